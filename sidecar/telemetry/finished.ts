@@ -1,0 +1,72 @@
+/**
+ * One finished exchange, as every observer sees it: audit, metrics, spans and the live page are fed by this one
+ * stream, off the hot path. A field that does not apply is `undefined` and is left out of what is written.
+ */
+export interface FinishedExchange {
+  /** Wall-clock start, milliseconds since the epoch (fraction kept). */
+  readonly startedAt: number;
+  /** Whole exchange, milliseconds: first byte of the request seen → last byte of the reply written or the agent gone. */
+  readonly durationMs: number;
+  readonly upstream:
+    | {
+        /** Milliseconds since the epoch at which the request went to the server. */
+        readonly startedAt: number;
+        /** Request sent → answer ended. */
+        readonly durationMs: number;
+        readonly transport: 'tcp' | 'pipe';
+        readonly address: string;
+        readonly port: number | undefined;
+        readonly status: number | undefined;
+        readonly attempts: number;
+      }
+    | undefined;
+  readonly group: string;
+  readonly agent: string | undefined;
+  readonly user: string | undefined;
+  readonly server: string | undefined;
+  /** JSON-RPC method; for GET and DELETE `GET` and `DELETE`. */
+  readonly method: string | undefined;
+  readonly kind: 'request' | 'notification' | 'response' | 'stream' | undefined;
+  readonly tool: string | undefined;
+  readonly prompt: string | undefined;
+  readonly resource: string | undefined;
+  /** JSON text of the arguments with the policy's redactions applied; never raw. */
+  readonly argumentsJson: string | undefined;
+  /** `allow`, `deny`, `limit` (quota), `audit` (mode audit let through what enforce would refuse), `error` (no verdict, or a failure after it). */
+  readonly decision: 'allow' | 'deny' | 'limit' | 'audit' | 'error';
+  /** The rule, role or quota that decided. */
+  readonly rule: string | undefined;
+  /** The full reason, for people. Never in a reply. */
+  readonly reason: string | undefined;
+  readonly httpStatus: number;
+  /** JSON-RPC error code of the reply, ours or the server's. */
+  readonly rpcCode: number | undefined;
+  /** The result says `isError: true` (tools/call). */
+  readonly toolError: boolean;
+  readonly errorId: string | undefined;
+  readonly tokensIn: number | undefined;
+  readonly tokensOut: number | undefined;
+  readonly bytesIn: number;
+  readonly bytesOut: number;
+  readonly aborted: boolean;
+  readonly cached: boolean;
+  readonly era: 'legacy' | 'modern' | undefined;
+  readonly protocolVersion: string | undefined;
+  readonly requestId: string | undefined;
+  /** First 16 hex digits of SHA-256 of the session id. */
+  readonly sessionHash: string | undefined;
+  readonly traceId: string;
+  /** Ids of the SERVER and the CLIENT span: made before the exchange, so that the CLIENT span's context could be injected. */
+  readonly serverSpanId: string;
+  readonly clientSpanId: string;
+  /** Remote parent from `_meta` (or the HTTP header where `_meta` had none). */
+  readonly parentSpanId: string | undefined;
+  readonly traceState: string | undefined;
+  readonly sampled: boolean;
+  readonly policyVersion: string | undefined;
+}
+
+/** A consumer of finished exchanges. Must not throw and must not block: it queues, and works in batches. */
+export interface ExchangeObserver {
+  finished(exchange: FinishedExchange): void;
+}
