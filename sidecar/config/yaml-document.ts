@@ -1,0 +1,143 @@
+/**
+ * A YAML (or JSON) file as plain data plus the place of each of its parts.
+ *
+ * Refuses what would be read in two ways or grow without bound: duplicate keys, several documents, unknown tags,
+ * anything but UTF-8, files beyond 1 MiB, anchors that multiply. Reading and parsing only: what the data means is the
+ * schema's business.
+ */
+import { open } from 'node:fs/promises';
+import {
+  type Document,
+  isAlias,
+  isMap,
+  isScalar,
+  isSeq,
+  LineCounter,
+  type Node,
+  parseDocument,
+  type YAMLError,
+} from 'yaml';
+import { err, ok, type Result } from '../../policies/result.ts';
+import { type DocumentProblem, type Problem, showPath } from './problem.ts';
+
+const FILE_BYTES_MAX = 1024 * 1024;
+const ALIASES_MAX = 100;
+
+export interface YamlDocument {
+  /** Absolute path. */
+  readonly file: string;
+  readonly value: unknown;
+  /** Gives a problem its place; a part that does not exist gets the place of what would hold it. */
+  locate(problem: DocumentProblem): Problem;
+}
+
+export async function readYaml(file: string): Promise<Result<YamlDocument, Problem[]>> {
+  const text = await readText(file);
+  return text.ok ? parseYaml(text.value, file) : err([wholeFile(file, text.error)]);
+}
+
+/** Reads a file of at most 1 MiB of UTF-8; the error is a sentence. */
+export async function readText(file: string): Promise<Result<string, string>> {
+  try {
+    await using handle = await open(file, 'r');
+    const status = await handle.stat();
+    if (status.isDirectory()) return err('is a folder: name the file in it');
+    if (status.size > FILE_BYTES_MAX) return err('is larger than 1 MiB');
+    const { buffer, bytesRead } = await handle.read(Buffer.alloc(FILE_BYTES_MAX + 1), 0, FILE_BYTES_MAX + 1, null);
+    if (bytesRead > FILE_BYTES_MAX) return err('is larger than 1 MiB');
+    return ok(new TextDecoder('utf-8', { fatal: true }).decode(buffer.subarray(0, bytesRead)));
+  } catch (error) {
+    return err(sentenceOfReadError(error as NodeJS.ErrnoException));
+  }
+}
+
+function sentenceOfReadError(error: NodeJS.ErrnoException): string {
+  switch (error.code) {
+    case 'ENOENT':
+    case 'ENOTDIR':
+      return 'does not exist';
+    case 'EACCES':
+    case 'EPERM':
+      return 'may not be read by this user';
+    case 'ERR_ENCODING_INVALID_ENCODED_DATA':
+      return 'is not UTF-8 text';
+    default:
+      return `cannot be read (${error.code ?? error.name})`;
+  }
+}
+
+export function parseYaml(text: string, file: string): Result<YamlDocument, Problem[]> {
+  if (text.trim() === '') return err([wholeFile(file, 'is empty')]);
+  const lines = new LineCounter();
+  try {
+    const document = parseDocument(text, { lineCounter: lines, prettyErrors: false });
+    const faults = [...document.errors, ...document.warnings];
+    if (faults.length > 0) return err(faults.map((fault) => problemOfFault(fault, file, lines)));
+    const value: unknown = document.toJS({ maxAliasCount: ALIASES_MAX });
+    if (value === null) return err([wholeFile(file, 'is empty')]);
+    return ok({ file, value, locate: (problem) => locate(problem, document, file, lines) });
+  } catch (error) {
+    // The parser recurses by nesting, and refuses to expand anchors beyond the bound by throwing.
+    if (error instanceof RangeError) return err([wholeFile(file, 'is nested too deeply')]);
+    if (error instanceof ReferenceError) return err([wholeFile(file, 'uses anchors that multiply beyond measure')]);
+    throw error;
+  }
+}
+
+function wholeFile(file: string, message: string): Problem {
+  return { file, line: undefined, column: undefined, path: '', message };
+}
+
+/** The parser's own texts may quote the file; these do not. */
+const FAULTS: Readonly<Partial<Record<YAMLError['code'], string>>> = {
+  DUPLICATE_KEY: 'this key stands here twice',
+  TAB_AS_INDENT: 'a tab cannot indent YAML: use spaces',
+  MULTIPLE_DOCS: 'a second document starts here: one file holds one',
+  BAD_ALIAS: 'this alias (*name) has no anchor (&name) before it',
+  TAG_RESOLVE_FAILED: 'tags (!name) are not used here',
+  BAD_INDENT: 'the indentation does not fit',
+  MISSING_CHAR: 'a character is missing, such as a closing quote, a bracket or a colon',
+  BLOCK_AS_IMPLICIT_KEY: 'a mapping cannot start here: a colon too many, or a wrong indentation',
+  MULTILINE_IMPLICIT_KEY: 'a key must stand on one line and be followed by a colon',
+  BAD_DQ_ESCAPE: 'this escape sequence does not exist: use single quotes',
+  BAD_SCALAR_START: 'text cannot start with this character: put it in quotes',
+  NON_STRING_KEY: 'a key must be text',
+  RESOURCE_EXHAUSTION: 'is nested too deeply',
+  UNEXPECTED_TOKEN: 'this does not belong here',
+};
+
+function problemOfFault(fault: YAMLError, file: string, lines: LineCounter): Problem {
+  const { line, col } = lines.linePos(fault.pos[0]);
+  return { file, line, column: col, path: '', message: FAULTS[fault.code] ?? `not valid YAML (${fault.code})` };
+}
+
+function locate({ path, at, message }: DocumentProblem, document: Document, file: string, lines: LineCounter): Problem {
+  let node: unknown = document.contents;
+  let offset = startOf(node) ?? 0;
+  for (const [index, segment] of path.entries()) {
+    const step = stepInto(isAlias(node) ? node.resolve(document) : node, segment);
+    if (step === undefined) break;
+    node = step.value;
+    const wanted = index === path.length - 1 && at === 'value' ? startOf(node) : step.keyOffset;
+    offset = wanted ?? step.keyOffset ?? offset;
+  }
+  const { line, col } = lines.linePos(offset);
+  return { file, line, column: col, path: showPath(path), message };
+}
+
+function stepInto(
+  node: unknown,
+  segment: string | number,
+): { keyOffset: number | undefined; value: unknown } | undefined {
+  if (isSeq(node)) {
+    const item = node.items[Number(segment)];
+    return item === undefined ? undefined : { keyOffset: startOf(item), value: item };
+  }
+  if (!isMap(node)) return undefined;
+  const pair = node.items.find(({ key }) => isScalar(key) && String(key.value) === String(segment));
+  return pair === undefined ? undefined : { keyOffset: startOf(pair.key), value: pair.value };
+}
+
+function startOf(node: unknown): number | undefined {
+  return (node as Node | null | undefined)?.range?.[0];
+}
