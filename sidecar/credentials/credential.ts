@@ -28,3 +28,13 @@ export interface Credential {
   rejected(used: CredentialHeaders, challenge: string | undefined): boolean;
   close(): void;
 }
+
+/** What a credential needs of its surroundings. */
+export interface CredentialPorts {
+  /** Wall clock, milliseconds since the epoch: assertions carry its time. */
+  readonly now: () => number;
+  /** 0 ≤ x < 1, for jitter. */
+  readonly random: () => number;
+  /** Never gets a secret or a token. */
+  readonly log: (level: 'info' | 'warn', message: string) => void;
+}
