@@ -166,6 +166,18 @@ export function addedP99At1000(rounds: readonly Round[], quiet: boolean): Figure
   return { ...ratio, note: `machine not quiet; ${absolute.value ?? '–'} ms added` };
 }
 
+function coldSession(pairs: readonly SessionPair[]): Figure {
+  const ratios = pairs.map(({ directMs, sidecarMs }) => sidecarMs / directMs);
+  const figure = figureOf(ratios, '× direct', { atMost: 0.7 });
+  const [direct, sidecar] = [
+    spreadOf(pairs.map((pair) => pair.directMs)),
+    spreadOf(pairs.map((pair) => pair.sidecarMs)),
+  ];
+  return direct === undefined || sidecar === undefined
+    ? figure
+    : { ...figure, note: `${sidecar.median} ms instead of ${direct.median} ms` };
+}
+
 /**
  * Whether milliseconds of this run may be believed: others took at most a tenth of the processors between the
  * rounds, and the direct calls went about equally fast in all of them (a busy neighbour on the same host shows there
@@ -195,6 +207,12 @@ export interface Startup {
   readonly idleMiB: number;
 }
 
+/** Two whole sessions of a cold agent, one right after the other. */
+export interface SessionPair {
+  readonly directMs: number;
+  readonly sidecarMs: number;
+}
+
 /** All that was measured. A part that broke is `undefined` and has its sentence in `broken`. */
 export interface Measurements {
   readonly at: string;
@@ -207,8 +225,7 @@ export interface Measurements {
   readonly telemetryOff: Startup | undefined;
   readonly telemetryOn: Startup | undefined;
   readonly streamsMiB: number | undefined;
-  /** Through the sidecar ÷ direct, for each pair of sessions. */
-  readonly coldSessionRatios: readonly number[] | undefined;
+  readonly coldSessions: readonly SessionPair[] | undefined;
   readonly broken: readonly string[];
 }
 
@@ -269,7 +286,7 @@ export function reportOf(measurements: Measurements): Report {
       telemetryOn: figureOf(telemetryOn ? [telemetryOn.idleMiB] : [], 'MiB', { atMost: 110 }),
     },
     rss1000StreamsMiB: figureOf(streamsMiB === undefined ? [] : [streamsMiB], 'MiB', { atMost: 256 }),
-    coldSession: figureOf(measurements.coldSessionRatios ?? [], '× direct', { atMost: 0.7 }),
+    coldSession: coldSession(measurements.coldSessions ?? []),
     broken: [...measurements.broken, ...failures],
   };
 }

@@ -12,6 +12,7 @@ import { parseArgs } from 'node:util';
 import type { BareQuestion } from './bare.ts';
 import { callHeaders } from './call.ts';
 import { type Child, startChild } from './child.ts';
+import { measureColdSessions } from './cold-session.ts';
 import { findNginx, startNginx } from './nginx.ts';
 import { type Report, reportOf, spreadOf } from './report.ts';
 import { runRounds, type Target } from './rounds.ts';
@@ -132,6 +133,9 @@ async function main(mode: 'full' | 'quick'): Promise<Report> {
     }
   });
 
+  const coldSessions = await withSidecar('cold sessions over TLS and OAuth', () =>
+    measureColdSessions(temporary, otlp, length.sessions),
+  );
   const sidecar = await withSidecar('start the sidecar with everything on', () =>
     startSidecar(temporary, { server, otlp }),
   );
@@ -159,7 +163,7 @@ async function main(mode: 'full' | 'quick'): Promise<Report> {
     telemetryOff,
     telemetryOn,
     streamsMiB,
-    coldSessionRatios: undefined,
+    coldSessions,
     broken,
   });
 }

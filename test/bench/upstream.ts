@@ -2,32 +2,33 @@
  * The MCP server behind every target, as lean as it can be so that it is not what is measured. Own process.
  *
  * Answers `tools/call` with 1 KiB of JSON, `subscriptions/listen` and GET with an SSE stream that stays open, and
- * just enough of the 2025 eras for a whole session. With `tls` it speaks HTTPS; with `issuer` it wants an access
- * token of that authorization server and verifies it. It is no example of an MCP server: it trusts its callers.
+ * just enough of the 2025 eras for a whole session. With `tls` it speaks HTTPS; once told to `protect` itself it wants
+ * an access token and verifies it. It is no example of an MCP server: it trusts its callers.
  */
 import { randomUUID } from 'node:crypto';
-import { createServer as createHttpServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import {
+  createServer as createHttpServer,
+  type IncomingMessage,
+  type RequestListener,
+  type ServerResponse,
+} from 'node:http';
 import { createServer as createHttpsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
-import { createRemoteJWKSet, jwtVerify } from 'jose';
+import { protect } from '../../examples/support/protected-server.ts';
 import { replyTo, toolName } from './call.ts';
 import { answerParent } from './child.ts';
 
 export type UpstreamQuestion =
-  | {
-      readonly kind: 'listen';
-      readonly tls?: { readonly key: string; readonly cert: string };
-      readonly authorization?: { readonly issuer: string; readonly jwksUri: string };
-    }
+  | { readonly kind: 'listen'; readonly tls?: { readonly key: string; readonly cert: string } }
+  /** From now on only with an access token of this issuer for this resource. */
+  | { readonly kind: 'protect'; readonly resource: string; readonly issuer: string; readonly scopes: readonly string[] }
   /** Sends one event on every open stream; answers how many there are. */
   | { readonly kind: 'notify' };
 
 type Rpc = { readonly id?: string | number; readonly method?: string; readonly params?: Record<string, unknown> };
 
 const streams = new Set<ServerResponse>();
-let authorized: (request: IncomingMessage) => boolean | Promise<boolean> = () => true;
-let challenge = '';
-let resourceMetadata = '';
+let handle: RequestListener = serve;
 
 function sendJson(response: ServerResponse, status: number, value: unknown, headers: Record<string, string> = {}) {
   const body = Buffer.from(JSON.stringify(value));
@@ -75,19 +76,7 @@ function answerRpc(rpc: Rpc, response: ServerResponse) {
   }
 }
 
-async function refuseUnlessAuthorized(request: IncomingMessage, response: ServerResponse): Promise<boolean> {
-  if (await authorized(request)) return false;
-  request.resume();
-  sendJson(response, 401, { error: 'invalid_token' }, { 'www-authenticate': challenge });
-  return true;
-}
-
-async function serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
-  if (request.url?.startsWith('/.well-known/oauth-protected-resource')) {
-    response.writeHead(200, { 'content-type': 'application/json' }).end(resourceMetadata);
-    return;
-  }
-  if (challenge !== '' && (await refuseUnlessAuthorized(request, response))) return;
+function serve(request: IncomingMessage, response: ServerResponse): void {
   if (request.method === 'GET') openStream(response, undefined);
   else if (request.method === 'DELETE') response.writeHead(200).end();
   else {
@@ -100,32 +89,21 @@ async function serve(request: IncomingMessage, response: ServerResponse): Promis
   }
 }
 
-async function listen(question: Extract<UpstreamQuestion, { kind: 'listen' }>): Promise<{ origin: string }> {
-  const { tls, authorization } = question;
-  const server = tls === undefined ? createHttpServer(serve) : createHttpsServer(tls, serve);
+async function listen({ tls }: Extract<UpstreamQuestion, { kind: 'listen' }>): Promise<{ origin: string }> {
+  const listener: RequestListener = (request, response) => handle(request, response);
+  const server = tls === undefined ? createHttpServer(listener) : createHttpsServer(tls, listener);
   server.keepAliveTimeout = 120_000;
   await new Promise<void>((resolve, reject) => server.once('error', reject).listen(0, '127.0.0.1', resolve));
-  const { port } = server.address() as AddressInfo;
-  const origin = `${tls === undefined ? 'http' : 'https'}://127.0.0.1:${port}`;
-  if (authorization !== undefined) {
-    const keys = createRemoteJWKSet(new URL(authorization.jwksUri));
-    const audience = `${origin}/mcp`;
-    resourceMetadata = JSON.stringify({ resource: audience, authorization_servers: [authorization.issuer] });
-    challenge = `Bearer resource_metadata="${origin}/.well-known/oauth-protected-resource/mcp"`;
-    authorized = async (request) => {
-      const token = /^Bearer (.+)$/.exec(request.headers.authorization ?? '')?.[1];
-      if (token === undefined) return false;
-      return jwtVerify(token, keys, { issuer: authorization.issuer, audience }).then(
-        () => true,
-        () => false,
-      );
-    };
-  }
-  return { origin };
+  return { origin: `${tls === undefined ? 'http' : 'https'}://127.0.0.1:${(server.address() as AddressInfo).port}` };
 }
 
 answerParent<UpstreamQuestion>((question) => {
   if (question.kind === 'listen') return listen(question);
+  if (question.kind === 'protect') {
+    const { resource, issuer, scopes } = question;
+    handle = protect(serve, { resource: new URL(resource), issuer, scopes });
+    return undefined;
+  }
   const event = `data: ${JSON.stringify({ jsonrpc: '2.0', method: 'notifications/tools/list_changed' })}\n\n`;
   for (const stream of streams) stream.write(event);
   return streams.size;

@@ -129,7 +129,11 @@ const measurements: Measurements = {
   telemetryOff: { readyMs: [250, 310, 260], idleMiB: 70 },
   telemetryOn: { readyMs: [410], idleMiB: 120 },
   streamsMiB: 200,
-  coldSessionRatios: [0.5, 0.6, 0.9],
+  coldSessions: [
+    { directMs: 40, sidecarMs: 20 },
+    { directMs: 20, sidecarMs: 12 },
+    { directMs: 10, sidecarMs: 9 },
+  ],
   broken: [],
 };
 
@@ -161,6 +165,7 @@ test('the report judges every figure by the design', () => {
       [0.6, true],
     ],
   );
+  assert.equal(report.coldSession.note, '12 ms instead of 20 ms');
   assert.deepEqual(report.nginx, { skipped: 'nginx not installed' });
   assert.equal(report.machine.quiet, false);
 });
