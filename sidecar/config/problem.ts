@@ -167,6 +167,8 @@ function formsOf(schema: JsonSchema, root: JsonSchema): JsonSchema[] {
 }
 
 function unknownKey(key: string, known: readonly string[]): string {
+  // Known, but in another form of the same thing: `command` beside `url`.
+  if (known.includes(key)) return 'does not go together with the other keys here';
   const nearest = known
     .map((candidate) => ({ candidate, distance: editDistance(key.toLowerCase(), candidate.toLowerCase()) }))
     .filter(({ candidate, distance }) => distance <= Math.max(1, Math.floor(candidate.length / 3)))

@@ -57,6 +57,11 @@ export function parseAddress(text: string): TcpAddress | undefined {
   return { host: four, port };
 }
 
+/** The inverse of {@link parseAddress}. */
+export function showAddress({ host, port }: TcpAddress): string {
+  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
+}
+
 /** Whether an address or the host of a URL stays on this machine: 127.0.0.0/8, ::1, `localhost` and its subdomains (RFC 6761, section 6.3). */
 export function isLoopback(host: string): boolean {
   const bare = host.replace(/^\[|\]$/g, '').toLowerCase();

@@ -16,7 +16,9 @@ import {
   parseSize,
   SIZE_PATTERN,
   type TcpAddress,
+  showAddress,
 } from './quantity.ts';
+import type { DocumentProblem } from './problem.ts';
 
 /** Where a secret is read from. Files are re-read when they change; variables are read once. */
 export type Secret = { readonly file: string } | { readonly env: string };
@@ -90,6 +92,11 @@ function count(min: number, max: number, standard: number, description: string) 
     .max(max, `must lie between ${min} and ${max}`)
     .default(standard)
     .describe(`${description} Default ${standard}, from ${min} to ${max}.`);
+}
+
+/** For a union told apart by its `type`: whether that, or the whole, is not what it should be. */
+function typed(code: string, types: string): string {
+  return code === 'invalid_union' ? `must be one of ${types}` : `must be a mapping with a type: one of ${types}`;
 }
 
 const ADDRESS = 'must be an IP address and a port, such as 127.0.0.1:4180 or [::1]:4180';
@@ -210,7 +217,7 @@ export function sidecarYaml(folder: string) {
         agents: z.record(agentName, secret),
       }),
     ],
-    { error: () => 'type must be one of uid, socket, apiKey' },
+    { error: ({ code }) => typed(code, 'uid, socket, apiKey') },
   );
 
   const auth = z.discriminatedUnion(
@@ -272,7 +279,7 @@ export function sidecarYaml(folder: string) {
       }),
       z.strictObject({ type: z.literal('none') }),
     ],
-    { error: () => 'type must be one of client_credentials, bearer, headers, none' },
+    { error: ({ code }) => typed(code, 'client_credentials, bearer, headers, none') },
   );
 
   const httpServer = z
@@ -334,135 +341,103 @@ export function sidecarYaml(folder: string) {
   const server = z.union([httpServer, stdioServer], {
     error: ({ input }) => {
       if (typeof input !== 'object' || input === null) return 'must be { url: … } or { command: [ … ] }';
-      if ('url' in input && 'command' in input) return 'has both url and command: a server is reached in one way';
       if (!('url' in input) && !('command' in input)) return 'needs a url (Streamable HTTP) or a command (stdio)';
       return undefined;
     },
   });
 
-  return z
-    .strictObject({
-      group: z
-        .string()
-        .regex(/^[a-z0-9][a-z0-9-]{0,62}$/, 'must be lower-case letters, digits and dashes, at most 63')
-        .default('default')
-        .describe('The name of this group of agents in policy, audit and traces.'),
-      listen: listen.prefault({}),
-      identify: z
-        .array(identify)
-        .max(8)
-        .default([])
-        .describe('Ways to know the caller, tried in order. None: everyone on loopback is the group.'),
-      servers: z
-        .record(serverName, server, {
-          error: ({ input }) => (input === undefined ? 'is missing: name at least one MCP server' : undefined),
-        })
-        .refine((servers) => Object.keys(servers).length > 0, 'must name at least one MCP server')
-        .refine((servers) => Object.keys(servers).length <= 256, 'must not name more than 256 servers'),
-      policy: z
-        .union([z.string().min(1), z.record(z.string(), z.unknown())], {
-          error: ({ input }) =>
-            input === undefined || input === null ? NO_POLICY : 'must be a path, library/<name>, or the policy itself',
-        })
-        .describe('A file, a folder of *.yaml, library/<name>, or the policy itself.'),
-      telemetry: z
-        .strictObject({
-          otlp: webUrl().describe('OTLP over gRPC, such as http://127.0.0.1:4317.'),
-          sampleRatio: z.number().min(0, 'must lie between 0 and 1').max(1, 'must lie between 0 and 1').default(1),
-          metrics: z.boolean().default(false).describe('Send metrics there too, beside /metrics.'),
-        })
-        .optional()
-        .describe('Traces. Absent: off, and nothing of OpenTelemetry is loaded.'),
-      audit: z
-        .strictObject({
-          path: path.prefault('./audit.jsonl').describe('One JSON line for each request. Default ./audit.jsonl.'),
-          onFailure: z
-            .enum(['refuse', 'continue'])
-            .default('continue')
-            .describe('When the log cannot be written: refuse requests, or continue without (and say so).'),
-          flush: duration('10ms', '1m', '250ms', 'How long a line may wait to be written.'),
-        })
-        .prefault({}),
-      timeouts: z
-        .strictObject({
-          connect: duration('10ms', '5m', '5s', 'Until the connection to the server stands.'),
-          headers: duration('10ms', '24h', '2m', 'From the request until the head of the answer.'),
-          idle: duration('10ms', '24h', '5m', 'Between two chunks of an answer; the only one for streams.'),
-          total: duration('10ms', '24h', '15m', 'Whole exchange, except streams.'),
-        })
-        .prefault({}),
-      limits: z
-        .strictObject({
-          body: size('1KiB', '256MiB', '4MiB', 'Bytes of one request.'),
-          depth: count(8, 512, 64, 'Nesting of one request.'),
-          batch: count(1, 1000, 50, 'Messages in one batch (2025-03-26).'),
-          headersBytes: size('4KiB', '256KiB', '16KiB', 'Bytes of the headers of one request.'),
-          connections: count(1, 100_000, 1024, 'Open connections of agents.'),
-          inFlight: count(1, 100_000, 512, 'Requests under way at a time.'),
-          streams: count(1, 100_000, 1024, 'Open event streams.'),
-          event: size('1KiB', '256MiB', '4MiB', 'Bytes of one event of a stream.'),
-          response: size('1KiB', '1GiB', '16MiB', 'Bytes of one answer that must be read as a whole, such as a list.'),
-          childrenPerServer: count(1, 1024, 32, 'Child processes of one stdio server.'),
-          sessionIdle: duration('1s', '24h', '30m', 'After which an unused session and its child end.'),
-        })
-        .prefault({}),
-      breaker: z
-        .strictObject({
-          failures: count(1, 1000, 5, 'Failures in a row that trip the breaker of a server.'),
-          open: duration(
-            '100ms',
-            '1h',
-            '5s',
-            'How long it stays tripped the first time; doubles with each further trip.',
-          ),
-          openMax: duration('100ms', '24h', '60s', 'The longest that it stays tripped.'),
-        })
-        .refine(({ open, openMax }) => open <= openMax, { path: ['openMax'], error: 'must not be shorter than open' })
-        .prefault({}),
-      cache: z
-        .strictObject({
-          entries: count(0, 1_000_000, 1000, 'Answers kept; 0 turns the cache off.'),
-          bytes: size('0B', '4GiB', '16MiB', 'Bytes of the answers kept.'),
-        })
-        .prefault({}),
-      drain: z
-        .strictObject({
-          grace: duration('0s', '1h', '20s', 'How long requests under way may take to finish after SIGTERM.'),
-        })
-        .prefault({}),
-      quotaStore: z.literal('memory', { error: 'must be memory' }).default('memory'),
-      log: z.strictObject({ level: z.enum(['debug', 'info', 'warn', 'error']).default('info') }).prefault({}),
-    })
-    .refine(({ listen, identify }) => exposed(listen).every(({ tls }) => tls !== undefined && identify.length > 0), {
-      when: listenIsSound,
-      path: ['listen', 'mcp'],
-      error:
-        'listens beyond loopback, where anybody may call: that needs TLS ({ address, tls: { cert, key } }) and identify',
-    })
-    .refine(({ listen }) => noAddressTwice(listen), {
-      when: listenIsSound,
-      path: ['listen'],
-      error: 'names the same address twice',
-    });
-}
-
-type Listen = { mcp: ({ kind: 'unix' } | ({ kind: 'tcp'; tls: unknown } & TcpAddress))[]; admin: TcpAddress };
-
-function exposed({ mcp }: Listen) {
-  return mcp.filter((one) => one.kind === 'tcp').filter(({ host }) => !isLoopback(host));
-}
-
-function noAddressTwice({ mcp, admin }: Listen): boolean {
-  const fixed = [...mcp.filter((one) => one.kind === 'tcp'), admin].filter(({ port }) => port !== 0);
-  return new Set(fixed.map(({ host, port }) => `${host} ${port}`)).size === fixed.length;
-}
-
-/** The checks across sections run even when other sections have problems, so that all are reported at once. */
-function listenIsSound({ issues }: z.core.ParsePayload): boolean {
-  return !issues.some(
-    ({ code, path = [] }) =>
-      path[0] === 'listen' || path[0] === 'identify' || (path.length === 0 && code === 'invalid_type'),
-  );
+  return z.strictObject({
+    group: z
+      .string()
+      .regex(/^[a-z0-9][a-z0-9-]{0,62}$/, 'must be lower-case letters, digits and dashes, at most 63')
+      .default('default')
+      .describe('The name of this group of agents in policy, audit and traces.'),
+    listen: listen.prefault({}),
+    identify: z
+      .array(identify)
+      .max(8)
+      .default([])
+      .describe('Ways to know the caller, tried in order. None: everyone on loopback is the group.'),
+    servers: z
+      .record(serverName, server, {
+        error: ({ input }) => (input === undefined ? 'is missing: name at least one MCP server' : undefined),
+      })
+      .refine((servers) => Object.keys(servers).length > 0, 'must name at least one MCP server')
+      .refine((servers) => Object.keys(servers).length <= 256, 'must not name more than 256 servers'),
+    policy: z
+      .union([z.string().min(1), z.record(z.string(), z.unknown())], {
+        error: ({ input }) =>
+          input === undefined || input === null ? NO_POLICY : 'must be a path, library/<name>, or the policy itself',
+      })
+      .describe('A file, a folder of *.yaml, library/<name>, or the policy itself.'),
+    telemetry: z
+      .strictObject({
+        otlp: webUrl().describe('OTLP over gRPC, such as http://127.0.0.1:4317.'),
+        sampleRatio: z.number().min(0, 'must lie between 0 and 1').max(1, 'must lie between 0 and 1').default(1),
+        metrics: z.boolean().default(false).describe('Send metrics there too, beside /metrics.'),
+      })
+      .optional()
+      .describe('Traces. Absent: off, and nothing of OpenTelemetry is loaded.'),
+    audit: z
+      .strictObject({
+        path: path.prefault('./audit.jsonl').describe('One JSON line for each request. Default ./audit.jsonl.'),
+        onFailure: z
+          .enum(['refuse', 'continue'])
+          .default('continue')
+          .describe('When the log cannot be written: refuse requests, or continue without (and say so).'),
+        flush: duration('10ms', '1m', '250ms', 'How long a line may wait to be written.'),
+      })
+      .prefault({}),
+    timeouts: z
+      .strictObject({
+        connect: duration('10ms', '5m', '5s', 'Until the connection to the server stands.'),
+        headers: duration('10ms', '24h', '2m', 'From the request until the head of the answer.'),
+        idle: duration('10ms', '24h', '5m', 'Between two chunks of an answer; the only one for streams.'),
+        total: duration('10ms', '24h', '15m', 'Whole exchange, except streams.'),
+      })
+      .prefault({}),
+    limits: z
+      .strictObject({
+        body: size('1KiB', '256MiB', '4MiB', 'Bytes of one request.'),
+        depth: count(8, 512, 64, 'Nesting of one request.'),
+        batch: count(1, 1000, 50, 'Messages in one batch (2025-03-26).'),
+        headersBytes: size('4KiB', '256KiB', '16KiB', 'Bytes of the headers of one request.'),
+        connections: count(1, 100_000, 1024, 'Open connections of agents.'),
+        inFlight: count(1, 100_000, 512, 'Requests under way at a time.'),
+        streams: count(1, 100_000, 1024, 'Open event streams.'),
+        event: size('1KiB', '256MiB', '4MiB', 'Bytes of one event of a stream.'),
+        response: size('1KiB', '1GiB', '16MiB', 'Bytes of one answer that must be read as a whole, such as a list.'),
+        childrenPerServer: count(1, 1024, 32, 'Child processes of one stdio server.'),
+        sessionIdle: duration('1s', '24h', '30m', 'After which an unused session and its child end.'),
+      })
+      .prefault({}),
+    breaker: z
+      .strictObject({
+        failures: count(1, 1000, 5, 'Failures in a row that trip the breaker of a server.'),
+        open: duration(
+          '100ms',
+          '1h',
+          '5s',
+          'How long it stays tripped the first time; doubles with each further trip.',
+        ),
+        openMax: duration('100ms', '24h', '60s', 'The longest that it stays tripped.'),
+      })
+      .refine(({ open, openMax }) => open <= openMax, { path: ['openMax'], error: 'must not be shorter than open' })
+      .prefault({}),
+    cache: z
+      .strictObject({
+        entries: count(0, 1_000_000, 1000, 'Answers kept; 0 turns the cache off.'),
+        bytes: size('0B', '4GiB', '16MiB', 'Bytes of the answers kept.'),
+      })
+      .prefault({}),
+    drain: z
+      .strictObject({
+        grace: duration('0s', '1h', '20s', 'How long requests under way may take to finish after SIGTERM.'),
+      })
+      .prefault({}),
+    quotaStore: z.literal('memory', { error: 'must be memory' }).default('memory'),
+    log: z.strictObject({ level: z.enum(['debug', 'info', 'warn', 'error']).default('info') }).prefault({}),
+  });
 }
 
 type Parsed = z.output<ReturnType<typeof sidecarYaml>>;
@@ -481,3 +456,19 @@ export type ServerConfig = Config['servers'][string];
 export type HttpServerConfig = Extract<ServerConfig, { kind: 'http' }>;
 export type StdioServerConfig = Extract<ServerConfig, { kind: 'stdio' }>;
 export type AuthConfig = HttpServerConfig['auth'];
+
+/** What is wrong between sections that are right by themselves. */
+export function findConflicts({ listen, identify }: Pick<Config, 'listen' | 'identify'>): DocumentProblem[] {
+  const problems: DocumentProblem[] = [];
+  const seen = new Set([showAddress(listen.admin)]);
+  for (const [index, listener] of listen.mcp.entries()) {
+    if (listener.kind === 'unix') continue;
+    const refuse = (message: string) => problems.push({ path: ['listen', 'mcp', index], at: 'value', message });
+    if (listener.port !== 0 && seen.has(showAddress(listener))) refuse('this address is in use by another listener');
+    seen.add(showAddress(listener));
+    if (isLoopback(listener.host)) continue;
+    if (listener.tls === undefined) refuse('listens beyond loopback, which needs TLS: { address, tls: { cert, key } }');
+    if (identify.length === 0) refuse('listens beyond loopback, where anybody may call: say with identify who may');
+  }
+  return problems;
+}

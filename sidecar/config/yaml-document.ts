@@ -16,6 +16,7 @@ import {
   type Node,
   parseDocument,
   type YAMLError,
+  visit,
 } from 'yaml';
 import { err, ok, type Result } from '../../policies/result.ts';
 import { type DocumentProblem, type Problem, showPath } from './problem.ts';
@@ -69,19 +70,49 @@ function sentenceOfReadError(error: NodeJS.ErrnoException): string {
 export function parseYaml(text: string, file: string): Result<YamlDocument, Problem[]> {
   if (text.trim() === '') return err([wholeFile(file, 'is empty')]);
   const lines = new LineCounter();
+  const document = parseDocument(text, { lineCounter: lines, prettyErrors: false });
+  const place = (offset: number, message: string): Problem => {
+    const { line, col } = lines.linePos(offset);
+    return { file, line, column: col, path: '', message };
+  };
+  const faults = [...document.errors, ...document.warnings].map(({ code, pos }) =>
+    place(pos[0], FAULTS[code] ?? `not valid YAML (${code})`),
+  );
+  if (faults.length > 0) return err(firstOfEachLine(faults));
+  const surprises = findSurprises(document).map(({ offset, message }) => place(offset, message));
+  if (surprises.length > 0) return err(surprises);
   try {
-    const document = parseDocument(text, { lineCounter: lines, prettyErrors: false });
-    const faults = [...document.errors, ...document.warnings];
-    if (faults.length > 0) return err(faults.map((fault) => problemOfFault(fault, file, lines)));
     const value: unknown = document.toJS({ maxAliasCount: ALIASES_MAX });
     if (value === null) return err([wholeFile(file, 'is empty')]);
     return ok({ file, value, locate: (problem) => locate(problem, document, file, lines) });
   } catch (error) {
-    // The parser recurses by nesting, and refuses to expand anchors beyond the bound by throwing.
-    if (error instanceof RangeError) return err([wholeFile(file, 'is nested too deeply')]);
+    // How the parser refuses to expand aliases beyond the bound.
     if (error instanceof ReferenceError) return err([wholeFile(file, 'uses anchors that multiply beyond measure')]);
     throw error;
   }
+}
+
+/** One slip makes the parser stumble over all that follows on the line. */
+function firstOfEachLine(problems: readonly Problem[]): Problem[] {
+  return problems.filter(({ line }, index) => problems.findIndex((other) => other.line === line) === index);
+}
+
+/** What is valid YAML and yet has no meaning as plain data: mappings as keys, aliases to nothing or to themselves. */
+function findSurprises(document: Document): { offset: number; message: string }[] {
+  const found: { offset: number; message: string }[] = [];
+  visit(document, {
+    Pair: (_, { key }) => {
+      if (!isScalar(key)) found.push({ offset: startOf(key) ?? 0, message: 'a key must be text' });
+    },
+    Alias: (_, alias) => {
+      const offset = startOf(alias) ?? 0;
+      const target = alias.resolve(document)?.range;
+      if (target === undefined || target === null)
+        found.push({ offset, message: 'this alias (*name) has no anchor (&name) before it' });
+      else if (offset >= target[0] && offset < target[2]) found.push({ offset, message: 'this alias contains itself' });
+    },
+  });
+  return found;
 }
 
 function wholeFile(file: string, message: string): Problem {
@@ -93,9 +124,8 @@ const FAULTS: Readonly<Partial<Record<YAMLError['code'], string>>> = {
   DUPLICATE_KEY: 'this key stands here twice',
   TAB_AS_INDENT: 'a tab cannot indent YAML: use spaces',
   MULTIPLE_DOCS: 'a second document starts here: one file holds one',
-  BAD_ALIAS: 'this alias (*name) has no anchor (&name) before it',
   TAG_RESOLVE_FAILED: 'tags (!name) are not used here',
-  BAD_INDENT: 'the indentation does not fit',
+  BAD_INDENT: 'the indentation does not fit, or a bracket is not closed',
   MISSING_CHAR: 'a character is missing, such as a closing quote, a bracket or a colon',
   BLOCK_AS_IMPLICIT_KEY: 'a mapping cannot start here: a colon too many, or a wrong indentation',
   MULTILINE_IMPLICIT_KEY: 'a key must stand on one line and be followed by a colon',
@@ -105,11 +135,6 @@ const FAULTS: Readonly<Partial<Record<YAMLError['code'], string>>> = {
   RESOURCE_EXHAUSTION: 'is nested too deeply',
   UNEXPECTED_TOKEN: 'this does not belong here',
 };
-
-function problemOfFault(fault: YAMLError, file: string, lines: LineCounter): Problem {
-  const { line, col } = lines.linePos(fault.pos[0]);
-  return { file, line, column: col, path: '', message: FAULTS[fault.code] ?? `not valid YAML (${fault.code})` };
-}
 
 function locate({ path, at, message }: DocumentProblem, document: Document, file: string, lines: LineCounter): Problem {
   let node: unknown = document.contents;
@@ -133,6 +158,8 @@ function stepInto(
     const item = node.items[Number(segment)];
     return item === undefined ? undefined : { keyOffset: startOf(item), value: item };
   }
+  // One thing where a list may stand is read as a list of one.
+  if (segment === 0) return { keyOffset: undefined, value: node };
   if (!isMap(node)) return undefined;
   const pair = node.items.find(({ key }) => isScalar(key) && String(key.value) === String(segment));
   return pair === undefined ? undefined : { keyOffset: startOf(pair.key), value: pair.value };

@@ -1,0 +1,68 @@
+/**
+ * The commands and their options. Each command is a file that is loaded when it is chosen: starting the sidecar does
+ * not pay for the others.
+ *
+ * Exit codes: 0 ok, 1 the thing asked about is not so, 2 wrong use or wrong configuration.
+ */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { Command, CommanderError, Option } from 'commander';
+import { packageFolder } from '../config/package-folder.ts';
+
+/** Runs the command that `args` (without node and script) name, and resolves to its exit code. Does not end the process. */
+export async function runProgram(args: readonly string[]): Promise<number> {
+  let exitCode = 0;
+  const set = (code: number) => {
+    exitCode = code;
+  };
+  const config = () => new Option('-c, --config <file>', 'sidecar.yaml, or a file in the format of mcp.json');
+  const json = () => new Option('--json', 'print data as JSON').default(false);
+
+  const program = new Command('sidecar')
+    .description('A proxy beside AI agents: holds their credentials, enforces policy and quotas, traces and audits.')
+    .version(version(), '-V, --version')
+    .enablePositionalOptions()
+    .showHelpAfterError('(sidecar --help shows what there is)')
+    .exitOverride();
+
+  program
+    .command('run', { isDefault: true })
+    .description('run the sidecar (the default)')
+    .addOption(config())
+    .addOption(new Option('--log-level <level>', 'over log.level').choices(['debug', 'info', 'warn', 'error']))
+    .addOption(json())
+    .action(async (options) => set(await (await import('./run.ts')).run(options)));
+
+  program
+    .command('init')
+    .description('write a commented sidecar.yaml and policy.yaml, from .mcp.json where there is one')
+    .option('--from <file>', 'the .mcp.json or mcp.json to start from')
+    .action(async (options) => set(await (await import('./init.ts')).init(options)));
+
+  program
+    .command('check')
+    .description('validate the configuration and explain it')
+    .addOption(config())
+    .addOption(json())
+    .action(async (options) => set(await (await import('./check.ts')).check(options)));
+
+  program
+    .command('schema')
+    .description('print the JSON Schema of sidecar.yaml')
+    .option('--policy', 'of policy.yaml instead', false)
+    .action(async (options) => set(await (await import('./schema.ts')).schema(options)));
+
+  try {
+    await program.parseAsync(args, { from: 'user' });
+    return exitCode;
+  } catch (error) {
+    // commander has said what was wrong; help and version end here too, with 0.
+    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
+    throw error;
+  }
+}
+
+function version(): string {
+  const manifest: { version: string } = JSON.parse(readFileSync(join(packageFolder(), 'package.json'), 'utf8'));
+  return manifest.version;
+}

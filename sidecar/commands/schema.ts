@@ -1,0 +1,15 @@
+/** `sidecar schema`: the JSON Schema of sidecar.yaml or policy.yaml on stdout, for editors. */
+import * as z from 'zod';
+
+export async function schema(options: { policy: boolean }): Promise<number> {
+  process.stdout.write(`${JSON.stringify(await jsonSchema(options), undefined, 2)}\n`);
+  return 0;
+}
+
+/** JSON Schema 2020-12 of what people write (before defaults and units are applied). */
+export async function jsonSchema({ policy }: { policy: boolean }): Promise<z.core.JSONSchema.BaseSchema> {
+  const shape = policy
+    ? (await import('../../policies/schema.ts')).policySchema
+    : (await import('../config/schema.ts')).sidecarYaml('/');
+  return { title: policy ? 'policy.yaml' : 'sidecar.yaml', ...z.toJSONSchema(shape, { io: 'input' }) };
+}
