@@ -97,8 +97,8 @@ export async function requestAuthorizationServerMetadata(
 ): Promise<Result<AuthorizationServerMetadata | undefined, string>> {
   const what = 'authorization-server metadata';
   const url = URL.parse(issuer);
-  if (url === null || url.search !== '' || url.hash !== '')
-    return err(`${what}: the issuer is not a URL without query`);
+  if (url === null || !/^https?:$/.test(url.protocol) || url.search + url.hash + url.username + url.password !== '')
+    return err(`${what}: the issuer is not an https URL without query, fragment and user name`);
   const answer = await firstDocument(egress, authorizationServerMetadataUrls(url), what, signal);
   if (!answer.ok) return answer;
   if (answer.value === undefined) return ok(undefined);
