@@ -58,7 +58,7 @@ export async function assemble(
     findMissing(config, environment),
     loadPolicy(policySource, environment),
   ]);
-  const problems = missing.map(document.locate);
+  const problems = missing.map(document.locate).sort(byPlace);
   if (!loaded.ok) return err([...problems, ...loaded.error]);
   if (problems.length > 0) return err(problems);
   return ok({
@@ -115,6 +115,7 @@ async function findMissing(config: Config, environment: Environment): Promise<Do
     const { file, env } = value as { file?: unknown; env?: unknown };
     if (typeof file === 'string') check([...path, 'file'], faultOfFile(file));
     else if (typeof env === 'string') check([...path, 'env'], Promise.resolve(faultOfVariable(environment[env])));
+    else if (Array.isArray(value)) for (const [index, inner] of value.entries()) walk(inner, [...path, index]);
     else for (const [key, inner] of Object.entries(value)) walk(inner, [...path, key]);
   };
   walk(config.identify, ['identify']);

@@ -15,6 +15,7 @@ import type { Environment } from './policy-source.ts';
 import { formatProblems, type Problem, problemsOfIssues, showPath } from './problem.ts';
 import { DEFAULT_MCP_ADDRESSES, sidecarYaml } from './schema.ts';
 import { isLoopback, parseAddress } from './quantity.ts';
+import { holdsSecret, looksLikeToken, looksSecret } from './secret-shapes.ts';
 import type { YamlDocument } from './yaml-document.ts';
 
 /** A value of `auth` or `env` that became `{ env: variable }`. */
@@ -134,8 +135,10 @@ export function readMcpJson(document: YamlDocument, environment: Environment): R
   const reader = new EntryReader(dirname(document.file), environment, variablesIn(value));
   const servers: ImportedServer[] = [];
   const problems: Problem[] = [];
+  const names = new Set<string>();
   for (const [written, entry] of Object.entries(value[section] as Record<string, unknown>)) {
-    const name = freeName(written, new Set(servers.map((server) => server.name)));
+    const name = freeName(written, names);
+    names.add(name);
     const path = [section, written];
     const read = reader.read(name, entry);
     if (!read.ok) {
@@ -209,9 +212,7 @@ class EntryReader {
       variable,
       this.#textOrReference(name, variable, template),
     ]);
-    const telling = [command, ...args].some(
-      (word, index, all) => looksLikeToken(word) || holdsSecret(word, all[index - 1]),
-    );
+    const telling = holdsSecret([command, ...args]);
     if (telling)
       this.notes.push(
         `server ${name}: its arguments seem to hold a secret, which every user of this machine can read in the list of processes`,
@@ -335,43 +336,6 @@ function expandAll(templates: readonly string[], lookUp: LookUp): Result<string[
     texts.push(text.value);
   }
   return ok(texts);
-}
-
-const SECRET_WORDS = new Set(
-  'apikey auth authorization bearer cookie credential credentials dsn key passphrase passwd password pat pwd secret token'.split(
-    ' ',
-  ),
-);
-
-/** Whether the name says that the value is a secret: its last word does (`MAX_TOKENS` and `TOKEN_FILE` are not). */
-export function looksSecret(name: string): boolean {
-  const words = name
-    .replace(/([a-z0-9])([A-Z])/g, '$1_$2')
-    .toLowerCase()
-    .split(/[^a-z]+/)
-    .filter(Boolean);
-  return SECRET_WORDS.has(words.at(-1) ?? '');
-}
-
-/** Whether the value has the form of a token: a known prefix, a JWT, a URL with a password, or long and random. */
-export function looksLikeToken(value: string): boolean {
-  if (
-    /^(?:gh[opsur]_|github_pat_|glpat-|sk-|sk_|pk_|rk_|xox[abposr]-|AKIA|ASIA|AIza|ya29\.|npm_|pypi-|hf_|dop_v1_|shpat_|SG\.)[\w.-]{8,}/.test(
-      value,
-    )
-  )
-    return true;
-  if (/^eyJ[\w-]+\.[\w-]+\.[\w-]*$/.test(value)) return true;
-  if (/:\/\/[^/\s:@]+:[^/\s@]+@/.test(value)) return true;
-  return /^[\w+=-]{32,}$/.test(value) && /\d/.test(value) && /[A-Za-z]/.test(value);
-}
-
-/** `--api-key=…`, or `--api-key` and then a value. */
-function holdsSecret(word: string, before: string | undefined): boolean {
-  const [, flag, value] = /^--?([A-Za-z][\w-]*)=(.+)$/.exec(word) ?? [];
-  if (flag !== undefined) return looksSecret(flag) || looksLikeToken(value!);
-  const [, earlier] = /^--?([A-Za-z][\w-]+)$/.exec(before ?? '') ?? [];
-  return earlier !== undefined && looksSecret(earlier) && !word.startsWith('-');
 }
 
 function startsSidecar([command, ...args]: readonly string[]): boolean {
