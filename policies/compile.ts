@@ -1,0 +1,150 @@
+/**
+ * A policy as written → the one compiled policy that filters lists, judges calls, picks quotas and redacts.
+ *
+ * All problems are reported at once, each with its path in the document. A policy with a problem compiles to nothing.
+ */
+import { compileCondition } from './cel.ts';
+import { compileGlob, type Glob } from './glob.ts';
+import type { CompiledPolicy, CompiledQuota, CompiledSelector, Dimension, Grant } from './policy.ts';
+import { parseRate } from './rate.ts';
+import { parsePointer } from './redact.ts';
+import { err, ok, type Result } from './result.ts';
+import { type PolicyDocument, policySchema } from './schema.ts';
+
+export type { CompiledPolicy } from './policy.ts';
+
+export interface PolicyProblem {
+  /** `['rules', 2, 'when']`. Empty for the document as a whole. */
+  readonly path: readonly (string | number)[];
+  readonly message: string;
+}
+
+/** @param document As parsed from YAML or JSON; it is checked against the schema here. */
+export function compilePolicy(
+  document: unknown,
+  { env }: { readonly env: Readonly<Record<string, string | undefined>> },
+): Result<CompiledPolicy, PolicyProblem[]> {
+  const parsed = policySchema.safeParse(document);
+  const problems = [...(parsed.success ? [] : parsed.error.issues.flatMap(problemsOf)), ...nameProblems(document)];
+  if (!parsed.success || problems.length > 0) return err(problems);
+
+  const policy = parsed.data;
+  const grants = [...roleGrants(policy), ...policy.rules.map(ruleGrant)];
+  const quotas = policy.quotas.map(compileQuota);
+  const conditions = [...grants, ...quotas].map(({ condition }) => condition);
+  return ok({
+    audit: policy.mode === 'audit',
+    allowByDefault: policy.default === 'allow',
+    grants,
+    agentRoles: new Map(Object.entries(policy.agents).map(([agent, { roles }]) => [agent, roles])),
+    quotas,
+    redactions: policy.redact.map((redaction) => ({
+      server: compiled(compileGlob(redaction.server)),
+      tools: redaction.tools?.map((glob) => compiled(compileGlob(glob))),
+      pointers: redaction.arguments.map((pointer) => compiled(parsePointer(pointer))),
+    })),
+    env: Object.fromEntries(Object.entries(env).filter((entry): entry is [string, string] => entry[1] !== undefined)),
+    usesAnnotations: conditions.some((condition) => condition?.usesAnnotations),
+    usesTokens: policy.quotas.some(({ tokens }) => tokens !== undefined),
+    memo: new Map(),
+  });
+}
+
+function roleGrants({ roles }: PolicyDocument): Grant[] {
+  return Object.entries(roles).flatMap(([role, sides]) =>
+    (['deny', 'allow'] as const).flatMap((effect) => {
+      const selectors = sides[effect];
+      if (selectors === undefined) return [];
+      const compiledSelectors = selectors.map(compileSelector);
+      return [
+        { label: `role ${role}`, role, effect, audit: false, selectors: compiledSelectors, condition: undefined },
+      ];
+    }),
+  );
+}
+
+function ruleGrant(rule: PolicyDocument['rules'][number]): Grant {
+  return {
+    label: rule.name,
+    role: undefined,
+    effect: rule.deny === undefined ? 'allow' : 'deny',
+    audit: rule.mode === 'audit',
+    selectors: (rule.deny ?? rule.allow ?? []).map(compileSelector),
+    condition: rule.when === undefined ? undefined : compiled(compileCondition(rule.when)),
+  };
+}
+
+type Selector = NonNullable<PolicyDocument['rules'][number]['allow']>[number];
+
+function compileSelector({ server, tools, prompts, resources, methods }: Selector): CompiledSelector {
+  const globs = (patterns: readonly string[] = []): Glob[] => patterns.map((pattern) => compiled(compileGlob(pattern)));
+  return {
+    server: compiled(compileGlob(server)),
+    tool: globs(tools),
+    prompt: globs(prompts),
+    resource: globs(resources),
+    method: globs(methods),
+  };
+}
+
+function compileQuota({ name, when, key, calls, tokens, burst }: PolicyDocument['quotas'][number]): CompiledQuota {
+  const bound = (rate: string | undefined, dimension: Dimension, what: string) => {
+    if (rate === undefined) return [];
+    const { limit, windowMs } = compiled(parseRate(rate));
+    return [{ limit, windowMs, dimension, keyPrefix: JSON.stringify([name, what, windowMs]) }];
+  };
+  return {
+    name,
+    condition: when === undefined ? undefined : compiled(compileCondition(when)),
+    key,
+    bounds: [
+      ...bound(calls, 'calls', 'calls'),
+      ...bound(tokens, 'tokens', 'tokens'),
+      ...bound(burst, calls === undefined ? 'tokens' : 'calls', 'burst'),
+    ],
+  };
+}
+
+/** The schema has compiled every part once, to report it at its path; here it cannot fail. */
+function compiled<T>(result: Result<T, string>): T {
+  if (!result.ok) throw new Error(`the policy's schema let through what does not compile: ${result.error}`);
+  return result.value;
+}
+
+type Issue = NonNullable<ReturnType<typeof policySchema.safeParse>['error']>['issues'][number];
+
+function problemsOf(issue: Issue): PolicyProblem[] {
+  const path = issue.path as (string | number)[];
+  if (issue.code === 'unrecognized_keys')
+    return issue.keys.map((key) => ({ path: [...path, key], message: 'is not a known key' }));
+  if (issue.code === 'invalid_key') return [{ path, message: 'is not a valid name' }];
+  return [{ path, message: issue.message }];
+}
+
+/** What holds between parts. Reads the document as it came, so that it is told together with errors of shape. */
+function nameProblems(document: unknown): PolicyProblem[] {
+  const problems: PolicyProblem[] = [];
+  for (const section of ['rules', 'quotas']) {
+    const seen = new Set<unknown>();
+    for (const [index, entry] of entriesOf(fieldOf(document, section))) {
+      const name = fieldOf(entry, 'name');
+      if (typeof name === 'string' && seen.has(name))
+        problems.push({ path: [section, Number(index), 'name'], message: `another entry is named ${name} too` });
+      seen.add(name);
+    }
+  }
+  const roles = new Set(entriesOf(fieldOf(document, 'roles')).map(([role]) => role));
+  for (const [agent, entry] of entriesOf(fieldOf(document, 'agents')))
+    for (const [index, role] of entriesOf(fieldOf(entry, 'roles')))
+      if (typeof role === 'string' && !roles.has(role))
+        problems.push({ path: ['agents', agent, 'roles', Number(index)], message: `no role is named ${role}` });
+  return problems;
+}
+
+function entriesOf(value: unknown): [string, unknown][] {
+  return typeof value === 'object' && value !== null ? Object.entries(value) : [];
+}
+
+function fieldOf(value: unknown, field: string): unknown {
+  return entriesOf(value).find(([key]) => key === field)?.[1];
+}

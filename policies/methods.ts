@@ -1,0 +1,139 @@
+/**
+ * Which of MCP's methods name something that policy governs, as a table of every revision from 2025-03-26 to
+ * 2026-07-28 and of the tasks extension.
+ *
+ * A method that is not in the table is a target of kind `method`: refused unless a selector's `methods` allows it.
+ */
+import type { Target } from './decision.ts';
+import { err, ok, type Result } from './result.ts';
+
+type Params = Readonly<Record<string, unknown>>;
+export type AnnotationsOf = (tool: string) => Readonly<Record<string, unknown>> | undefined;
+
+/** What a method's params name. `nothing`: the protocol's own, always let through. */
+type Names = 'nothing' | 'tool' | 'prompt' | 'resource' | 'completion' | 'subscriptions';
+
+const METHODS: ReadonlyMap<string, Names> = new Map([
+  // A response to the server's own request (roots, sampling, elicitation) has no method.
+  ['', 'nothing'],
+  // Life cycle. 2025-03-26 … 2025-11-25; server/discover: 2026-07-28.
+  ['initialize', 'nothing'],
+  ['ping', 'nothing'],
+  ['logging/setLevel', 'nothing'],
+  ['server/discover', 'nothing'],
+  // Lists: let through, and filtered item by item in the answer.
+  ['tools/list', 'nothing'],
+  ['prompts/list', 'nothing'],
+  ['resources/list', 'nothing'],
+  ['resources/templates/list', 'nothing'],
+  // Tasks: 2025-11-25 (get, result, list, cancel) and the extension (get, update, cancel). The task began with a
+  // tools/call that was judged.
+  ['tasks/get', 'nothing'],
+  ['tasks/result', 'nothing'],
+  ['tasks/list', 'nothing'],
+  ['tasks/cancel', 'nothing'],
+  ['tasks/update', 'nothing'],
+  // What carries data.
+  ['tools/call', 'tool'],
+  ['prompts/get', 'prompt'],
+  ['resources/read', 'resource'],
+  ['resources/subscribe', 'resource'],
+  ['resources/unsubscribe', 'resource'],
+  ['completion/complete', 'completion'],
+  // 2026-07-28.
+  ['subscriptions/listen', 'subscriptions'],
+]);
+
+/**
+ * What a message asks for; empty for the protocol's own. Every target has to be allowed.
+ *
+ * @param annotationsOf The tool's hints as its server listed them; `undefined` when not known.
+ * @returns an error when params do not name what the method needs: the message is malformed, and goes nowhere.
+ */
+export function targetsOf(
+  server: string,
+  method: string,
+  params: Params | undefined,
+  annotationsOf: AnnotationsOf,
+): Result<Target[], string> {
+  const names = METHODS.get(method) ?? (method.startsWith('notifications/') ? 'nothing' : undefined);
+  switch (names) {
+    case undefined:
+      return ok([{ kind: 'method', server, name: method }]);
+    case 'nothing':
+      return ok([]);
+    case 'tool': {
+      const name = params?.name;
+      if (typeof name !== 'string') return err(`${method} needs params.name`);
+      return ok([{ kind: 'tool', server, name, annotations: annotationsOf(name) }]);
+    }
+    case 'prompt': {
+      const name = params?.name;
+      return typeof name === 'string' ? ok([{ kind: 'prompt', server, name }]) : err(`${method} needs params.name`);
+    }
+    case 'resource': {
+      const uri = params?.uri;
+      return typeof uri === 'string' ? ok([{ kind: 'resource', server, uri }]) : err(`${method} needs params.uri`);
+    }
+    case 'completion':
+      return completionTarget(server, params?.ref);
+    case 'subscriptions':
+      return subscriptionTargets(server, params?.notifications);
+  }
+}
+
+function completionTarget(server: string, ref: unknown): Result<Target[], string> {
+  const { type, name, uri } = (ref ?? {}) as { type?: unknown; name?: unknown; uri?: unknown };
+  if (type === 'ref/prompt' && typeof name === 'string') return ok([{ kind: 'prompt', server, name }]);
+  if (type === 'ref/resource' && typeof uri === 'string') return ok([{ kind: 'resource', server, uri }]);
+  return err('completion/complete needs params.ref of type ref/prompt with a name or ref/resource with a uri');
+}
+
+function subscriptionTargets(server: string, notifications: unknown): Result<Target[], string> {
+  const uris = (notifications as Params | null | undefined)?.resourceSubscriptions ?? [];
+  if (!Array.isArray(uris) || !uris.every((uri) => typeof uri === 'string'))
+    return err('subscriptions/listen needs params.notifications.resourceSubscriptions to be a list of URIs');
+  return ok(uris.map((uri) => ({ kind: 'resource', server, uri })));
+}
+
+/** How a list's answer is filtered: `result[itemsKey][n][idField]` names an item. */
+export interface ListKind {
+  readonly kind: 'tools' | 'prompts' | 'resources' | 'resourceTemplates';
+  readonly itemsKey: 'tools' | 'prompts' | 'resources' | 'resourceTemplates';
+  readonly idField: 'name' | 'uri' | 'uriTemplate';
+}
+
+const LISTS: ReadonlyMap<string, ListKind> = new Map<string, ListKind>([
+  ['tools/list', { kind: 'tools', itemsKey: 'tools', idField: 'name' }],
+  ['prompts/list', { kind: 'prompts', itemsKey: 'prompts', idField: 'name' }],
+  ['resources/list', { kind: 'resources', itemsKey: 'resources', idField: 'uri' }],
+  ['resources/templates/list', { kind: 'resourceTemplates', itemsKey: 'resourceTemplates', idField: 'uriTemplate' }],
+]);
+
+export function listKindOf(method: string): ListKind | undefined {
+  return LISTS.get(method);
+}
+
+/**
+ * The target that an item of a list stands for; `undefined` when it does not name itself, and then it is not shown.
+ *
+ * A resource template stands for the resource whose URI is the template's own text: `file:///srv/{path}` is listed
+ * where the glob `file:///srv/*` is allowed. Whatever the agent then makes of it is judged as the URI it reads.
+ */
+export function listedTarget(server: string, list: ListKind, item: unknown): Target | undefined {
+  const fields = item as Params | null | undefined;
+  const id = fields?.[list.idField];
+  if (typeof id !== 'string') return undefined;
+  switch (list.kind) {
+    case 'tools': {
+      const annotations = fields?.annotations;
+      const known = typeof annotations === 'object' && annotations !== null ? (annotations as Params) : undefined;
+      return { kind: 'tool', server, name: id, annotations: known };
+    }
+    case 'prompts':
+      return { kind: 'prompt', server, name: id };
+    case 'resources':
+    case 'resourceTemplates':
+      return { kind: 'resource', server, uri: id };
+  }
+}

@@ -1,0 +1,111 @@
+/**
+ * The shape of policy.yaml. Strict: an unknown key is an error, and so is a glob, rate, pointer or condition that does
+ * not compile, each at its own path. What holds between parts (names, roles) is checked by compile.ts.
+ *
+ * The only file here that imports zod.
+ */
+import * as z from 'zod';
+import { compileCondition, EXPRESSION_MAX } from './cel.ts';
+import { GLOB_MAX, globProblem } from './glob.ts';
+import { parseRate, RATE } from './rate.ts';
+import { parsePointer } from './redact.ts';
+
+const name = z.string().min(1).max(100);
+
+const glob = z.string().min(1).max(GLOB_MAX).superRefine(report(globProblem));
+const globs = z.array(glob).min(1).max(1000);
+
+const condition = z
+  .string()
+  .min(1)
+  .max(EXPRESSION_MAX)
+  .superRefine(report((text) => problemOf(compileCondition(text))))
+  .describe('A CEL expression that must be true for the entry to apply.');
+
+const rate = z
+  .string()
+  .regex(RATE, 'must be <count>/<window>, for example 60/min or 25/10s')
+  .superRefine(report((text) => (RATE.test(text) ? problemOf(parseRate(text)) : undefined)));
+
+const selector = z
+  .strictObject({
+    server: glob.default('*'),
+    tools: globs.optional(),
+    prompts: globs.optional(),
+    resources: globs.optional().describe('Globs over the URI.'),
+    methods: globs.optional().describe('Methods that are neither of the above nor the protocol’s own.'),
+  })
+  .refine(({ tools, prompts, resources, methods }) => tools ?? prompts ?? resources ?? methods, {
+    message: 'needs at least one of tools, prompts, resources and methods',
+  });
+const selectors = z.array(selector).min(1).max(1000);
+
+const mode = z.enum(['enforce', 'audit']).describe('audit: decide and record, but let through.');
+
+const role = z.strictObject({ allow: selectors.optional(), deny: selectors.optional() });
+
+const rule = z
+  .strictObject({
+    name,
+    allow: selectors.optional(),
+    deny: selectors.optional(),
+    when: condition.optional(),
+    mode: mode.optional(),
+  })
+  .refine(({ allow, deny }) => (allow === undefined) !== (deny === undefined), {
+    message: 'needs exactly one of allow and deny',
+  });
+
+const quota = z
+  .strictObject({
+    name,
+    when: condition.optional(),
+    key: z.array(z.enum(['agent', 'user', 'group', 'session', 'server', 'tool'])).min(1),
+    calls: rate.optional(),
+    tokens: rate.optional(),
+    burst: rate.optional().describe('A second, shorter bound on the calls, or on the tokens when calls is not given.'),
+  })
+  .refine(({ calls, tokens }) => calls ?? tokens, { message: 'needs calls, tokens or both' });
+
+const redaction = z.strictObject({
+  server: glob,
+  tools: globs.optional(),
+  arguments: z
+    .array(
+      z
+        .string()
+        .max(1024)
+        .superRefine(report((text) => problemOf(parsePointer(text)))),
+    )
+    .min(1)
+    .max(1000)
+    .describe('JSON Pointers (RFC 6901) into the arguments; a segment * matches every index or key.'),
+});
+
+export const policySchema = z.strictObject({
+  version: z.literal(1),
+  default: z.enum(['deny', 'allow']).default('deny'),
+  mode: mode.default('enforce'),
+  roles: z.record(name, role).default({}),
+  agents: z
+    .record(name, z.strictObject({ roles: z.array(name).max(1000) }))
+    .default({})
+    .describe('Roles by agent name; "*" gives roles to every agent.'),
+  rules: z.array(rule).max(100_000).default([]),
+  quotas: z.array(quota).max(1000).default([]),
+  redact: z.array(redaction).max(1000).default([]),
+});
+
+/** A policy as the compiler takes it: checked, defaults filled in. */
+export type PolicyDocument = z.output<typeof policySchema>;
+
+function report(problemIn: (text: string) => string | undefined) {
+  return (text: string, context: z.RefinementCtx<string>): void => {
+    const message = problemIn(text);
+    if (message !== undefined) context.addIssue({ code: 'custom', message });
+  };
+}
+
+function problemOf(result: { readonly ok: true } | { readonly ok: false; readonly error: string }): string | undefined {
+  return result.ok ? undefined : result.error;
+}
