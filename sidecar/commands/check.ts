@@ -3,6 +3,7 @@
  * may do. Starts nothing and connects to nothing.
  */
 import type { Loaded } from '../config/load.ts';
+import { type PolicyDocument, policySchema } from '../../policies/schema.ts';
 import { discoverConfig } from '../config/discover.ts';
 import { formatProblems, showFile } from '../config/problem.ts';
 import { showAddress } from '../config/quantity.ts';
@@ -49,32 +50,13 @@ export interface Explanation {
   readonly warnings: readonly string[];
 }
 
-/** What of a policy is shown here. The document has passed `compilePolicy`, so that it has this shape. */
-interface PolicyText {
-  readonly mode?: string;
-  readonly default?: string;
-  readonly roles?: Readonly<Record<string, { readonly allow?: readonly Scope[]; readonly deny?: readonly Scope[] }>>;
-  readonly agents?: Readonly<Record<string, { readonly roles?: readonly string[] }>>;
-  readonly rules?: readonly {
-    readonly name: string;
-    readonly allow?: readonly Scope[];
-    readonly deny?: readonly Scope[];
-    readonly when?: string;
-  }[];
-  readonly quotas?: readonly { readonly name: string; readonly calls?: string; readonly tokens?: string }[];
-}
-
-interface Scope {
-  readonly server?: string;
-  readonly tools?: readonly string[];
-  readonly prompts?: readonly string[];
-  readonly resources?: readonly string[];
-}
+type Selector = NonNullable<PolicyDocument['rules'][number]['allow']>[number];
 
 export function explain({ config, origin, policySource, policyDocument, notes }: Loaded): Explanation {
-  const policy = policyDocument as PolicyText;
+  // It has compiled, so that this cannot fail; the schema fills in the defaults.
+  const policy = policySchema.parse(policyDocument);
   const known = identifiedAgents(config);
-  const named = Object.keys(policy.agents ?? {});
+  const named = Object.keys(policy.agents);
   return {
     origin: origin.file === undefined ? 'the bundled demo' : showFile(origin.file),
     group: config.group,
@@ -88,18 +70,18 @@ export function explain({ config, origin, policySource, policyDocument, notes }:
     servers: Object.entries(config.servers).map(([name, server]) => ({ name, ...targetOf(server) })),
     policy: {
       file: policySource.kind === 'path' ? showFile(policySource.path) : 'inline',
-      mode: policy.mode ?? 'enforce',
-      default: policy.default ?? 'deny',
-      quotas: (policy.quotas ?? []).map(
-        ({ name, calls, tokens }) =>
-          `${name}: ${[calls && `${calls} calls`, tokens && `${tokens} tokens`].filter(Boolean).join(', ')}`,
+      mode: policy.mode,
+      default: policy.default,
+      quotas: policy.quotas.map(
+        ({ name, key, calls, tokens, burst }) =>
+          `${name}, for each ${key.join(' and ')}: ${[calls && `${calls} calls`, tokens && `${tokens} tokens`, burst && `burst ${burst}`].filter(Boolean).join(', ')}`,
       ),
     },
     agents: [...new Set([...known, ...named])].map((name) => ({ name, may: grantsOf(name, policy) })),
-    rules: (policy.rules ?? []).map(
-      ({ name, allow, deny, when }) =>
-        `${name}: ${[...(allow ?? []).map((scope) => `allow ${showScope(scope)}`), ...(deny ?? []).map((scope) => `deny ${showScope(scope)}`)].join('; ')}${when === undefined ? '' : ` when ${when}`}`,
-    ),
+    rules: policy.rules.map(({ name, allow = [], deny = [], when, mode }) => {
+      const condition = when === undefined ? '' : ` when ${when}`;
+      return `${name}: ${showEffects(allow, deny)}${condition}${mode === 'audit' ? ' (recorded only)' : ''}`;
+    }),
     warnings: [...notes, ...findOddities(config, policy, known, named)],
   };
 }
@@ -130,35 +112,39 @@ function targetOf(server: ServerConfig): { target: string; credential: string } 
   };
 }
 
-function grantsOf(agent: string, { roles = {}, agents = {} }: PolicyText): string[] {
+function grantsOf(agent: string, { roles, agents }: PolicyDocument): string[] {
   const held = [...(agents[agent]?.roles ?? []), ...(agents['*']?.roles ?? [])];
   return [...new Set(held)].map((role) => {
     const { allow = [], deny = [] } = roles[role] ?? {};
-    const parts = [...allow.map(showScope), ...deny.map((scope) => `not ${showScope(scope)}`)];
-    return `${role}: ${parts.join('; ') || 'nothing'}`;
+    return `${role}: ${showEffects(allow, deny)}`;
   });
 }
 
-function showScope({ server = '*', tools, prompts, resources }: Scope): string {
-  const parts = Object.entries({ tools, prompts, resources }).flatMap(([kind, globs]) =>
-    globs === undefined ? [] : [`${kind} ${globs.join(', ')}`],
-  );
-  return `${server === '*' ? 'every server' : server} ${parts.join(' and ') || 'everything'}`;
+function showEffects(allow: readonly Selector[], deny: readonly Selector[]): string {
+  const parts = [
+    ...allow.map((selector) => `allow ${showSelector(selector)}`),
+    ...deny.map((selector) => `deny ${showSelector(selector)}`),
+  ];
+  return parts.join('; ') || 'nothing';
+}
+
+function showSelector({ server, ...kinds }: Selector): string {
+  const parts = Object.entries(kinds).map(([kind, globs = []]) => `${kind} ${globs.join(', ')}`);
+  return `${server === '*' ? 'every server' : server}: ${parts.join(' and ')}`;
 }
 
 function findOddities(
   config: Config,
-  policy: PolicyText,
+  policy: PolicyDocument,
   known: readonly string[],
   named: readonly string[],
 ): string[] {
-  const scopes = [...Object.values(policy.roles ?? {}), ...(policy.rules ?? [])].flatMap(
-    ({ allow = [], deny = [] }) => [...allow, ...deny],
-  );
+  const selectors = [...Object.values(policy.roles), ...policy.rules].flatMap(({ allow = [], deny = [] }) => [
+    ...allow,
+    ...deny,
+  ]);
   const strangers = new Set(
-    scopes
-      .map(({ server }) => server)
-      .filter((name) => name !== undefined && !/[*?]/.test(name) && !(name in config.servers)),
+    selectors.map(({ server }) => server).filter((name) => !/[*?]/.test(name) && !(name in config.servers)),
   );
   return [
     ...(policy.mode === 'audit'

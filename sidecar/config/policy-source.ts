@@ -6,11 +6,11 @@
  * joined, and what stands in two files under one name is refused.
  */
 import { readdir, stat } from 'node:fs/promises';
-import { join, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { type CompiledPolicy, compilePolicy } from '../../policies/compile.ts';
 import { err, ok, type Result } from '../../policies/result.ts';
 import { packageFolder } from './package-folder.ts';
-import { type DocumentProblem, type Problem, showFile } from './problem.ts';
+import { type DocumentProblem, type Problem, showFile, wholeFile } from './problem.ts';
 import { readYaml, type YamlDocument } from './yaml-document.ts';
 
 export type Environment = Readonly<Record<string, string | undefined>>;
@@ -31,7 +31,11 @@ export interface LoadedPolicy {
 /** `library/<name>` is this package's; any other text is a path relative to `folder`. */
 export function policyPath(text: string, folder: string): string {
   const [, name] = /^library\/([a-z0-9-]+)$/.exec(text) ?? [];
-  return name === undefined ? resolve(folder, text) : join(packageFolder(), 'policies', 'library', `${name}.yaml`);
+  return name === undefined ? resolve(folder, text) : join(libraryFolder(), `${name}.yaml`);
+}
+
+function libraryFolder(): string {
+  return join(packageFolder(), 'policies', 'library');
 }
 
 /** Reads and compiles. A broken policy is a list of problems with their places, and changes nothing. */
@@ -57,19 +61,31 @@ async function readPolicy(source: PolicySource): Promise<Result<ReadPolicy, Prob
   if (source.kind === 'inline') return ok({ value: source.value, watch: [], locate: source.locate });
   const status = await stat(source.path).catch(() => undefined);
   if (status?.isDirectory()) return readFolder(source.path);
+  if (status === undefined && dirname(source.path) === libraryFolder())
+    return err([wholeFile(source.path, `is not in the library of this package: ${(await libraryNames()).join(', ')}`)]);
   const document = await readYaml(source.path);
   return document.ok ? ok({ ...document.value, watch: [source.path] }) : document;
 }
 
 async function readFolder(folder: string): Promise<Result<ReadPolicy, Problem[]>> {
-  const names = (await readdir(folder)).filter((name) => /\.ya?ml$/.test(name) && !/\.cases\.ya?ml$/.test(name)).sort();
-  if (names.length === 0)
-    return err([{ file: folder, line: undefined, column: undefined, path: '', message: 'holds no *.yaml file' }]);
+  const names = await policyNames(folder);
+  if (names.length === 0) return err([wholeFile(folder, 'holds no *.yaml file')]);
   const read = await Promise.all(names.map((name) => readYaml(join(folder, name))));
   const problems = read.flatMap((one) => (one.ok ? [] : one.error));
   if (problems.length > 0) return err(problems);
   const merged = mergeDocuments(read.flatMap((one) => (one.ok ? [one.value] : [])));
   return merged.ok ? ok({ ...merged.value, watch: [folder] }) : merged;
+}
+
+/** Files of cases (`*.cases.yaml`) belong to the tests of a policy. */
+async function policyNames(folder: string): Promise<string[]> {
+  const names = await readdir(folder);
+  return names.filter((name) => /\.ya?ml$/.test(name) && !/\.cases\.ya?ml$/.test(name)).sort();
+}
+
+async function libraryNames(): Promise<string[]> {
+  const names = await policyNames(libraryFolder());
+  return names.map((name) => `library/${name.replace(/\.ya?ml$/, '')}`);
 }
 
 interface Origin {

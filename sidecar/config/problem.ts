@@ -23,6 +23,11 @@ export interface DocumentProblem {
   readonly message: string;
 }
 
+/** A problem of a file as such. */
+export function wholeFile(file: string, message: string): Problem {
+  return { file, line: undefined, column: undefined, path: '', message };
+}
+
 /** One line each: `file:line:column  path: sentence`. Files inside `folder` are shown relative to it. */
 export function formatProblems(problems: readonly Problem[], folder: string = process.cwd()): string {
   return problems.map((problem) => formatProblem(problem, folder)).join('\n');

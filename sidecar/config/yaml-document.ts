@@ -19,7 +19,7 @@ import {
   visit,
 } from 'yaml';
 import { err, ok, type Result } from '../../policies/result.ts';
-import { type DocumentProblem, type Problem, showPath } from './problem.ts';
+import { type DocumentProblem, type Problem, showPath, wholeFile } from './problem.ts';
 
 const FILE_BYTES_MAX = 1024 * 1024;
 const ALIASES_MAX = 100;
@@ -113,10 +113,6 @@ function findSurprises(document: Document): { offset: number; message: string }[
     },
   });
   return found;
-}
-
-function wholeFile(file: string, message: string): Problem {
-  return { file, line: undefined, column: undefined, path: '', message };
 }
 
 /** The parser's own texts may quote the file; these do not. */

@@ -1,0 +1,225 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, it } from 'node:test';
+import { explain } from '../../sidecar/commands/check.ts';
+import { writeStart } from '../../sidecar/commands/init.ts';
+import { jsonSchema } from '../../sidecar/commands/schema.ts';
+import { discoverConfig } from '../../sidecar/config/discover.ts';
+import { loadConfig } from '../../sidecar/config/load.ts';
+import { formatProblems } from '../../sidecar/config/problem.ts';
+
+const MAIN = join(import.meta.dirname, '../../sidecar/main.ts');
+const TOKEN = ['gh', 'p_', 'x'.repeat(20), '1'].join('');
+
+let folder: string;
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'commands-'));
+});
+afterEach(() => rmSync(folder, { recursive: true }));
+
+function write(name: string, text: string): string {
+  writeFileSync(join(folder, name), text);
+  return join(folder, name);
+}
+
+function sidecar(...args: string[]) {
+  return spawnSync(process.execPath, [MAIN, ...args], { cwd: folder, encoding: 'utf8', timeout: 20_000 });
+}
+
+describe('init', () => {
+  it('writes what loads, in audit mode, with schemas for the editor', async () => {
+    const done = await writeStart({}, folder, {});
+    assert.ok(done.ok, done.ok ? '' : done.error);
+    const loaded = await loadConfig(join(folder, 'sidecar.yaml'), {});
+    assert.ok(loaded.ok, loaded.ok ? '' : formatProblems(loaded.error));
+    assert.equal(loaded.value.policy.audit, true);
+    const text = readFileSync(join(folder, 'sidecar.yaml'), 'utf8');
+    assert.match(text, /^# yaml-language-server: \$schema=\.sidecar\/sidecar\.schema\.json\n/);
+    assert.equal(JSON.parse(readFileSync(join(folder, '.sidecar/sidecar.schema.json'), 'utf8')).title, 'sidecar.yaml');
+    assert.ok(existsSync(join(folder, '.sidecar/policy.schema.json')));
+  });
+
+  it('takes over a .mcp.json, moves its secrets to references, and quotes none', async () => {
+    write(
+      '.mcp.json',
+      JSON.stringify({
+        mcpServers: {
+          'My Hub': { type: 'http', url: 'https://hub.example/mcp', headers: { Authorization: `Bearer ${TOKEN}` } },
+          files: { command: 'npx', args: ['-y', 'thing', '.'], env: { API_KEY: TOKEN, REGION: 'eu' } },
+          old: { type: 'sse', url: 'https://old.example' },
+          telling: { command: 'x', args: ['--api-key', TOKEN] },
+        },
+      }),
+    );
+    const done = await writeStart({}, folder, {});
+    assert.ok(done.ok, done.ok ? '' : done.error);
+    assert.match(done.value, /server my-hub: header Authorization held a secret: it is \{ env: MY_HUB_TOKEN \} now/);
+    assert.match(done.value, /server files: env API_KEY held a secret: it is \{ env: FILES_API_KEY \} now/);
+    assert.match(done.value, /left out: .*mcpServers\.old: speaks HTTP\+SSE/);
+    assert.match(done.value, /left out: server telling: its arguments seem to hold a secret/);
+    const written = readFileSync(join(folder, 'sidecar.yaml'), 'utf8');
+    assert.doesNotMatch(done.value + written, new RegExp(TOKEN));
+
+    const loaded = await loadConfig(join(folder, 'sidecar.yaml'), { MY_HUB_TOKEN: 'a', FILES_API_KEY: 'b' });
+    assert.ok(loaded.ok, loaded.ok ? '' : formatProblems(loaded.error));
+    assert.deepEqual(Object.keys(loaded.value.config.servers), ['my-hub', 'files']);
+    const { files } = loaded.value.config.servers;
+    assert.ok(files?.kind === 'stdio');
+    assert.deepEqual(files.env, { API_KEY: { env: 'FILES_API_KEY' }, REGION: 'eu' });
+  });
+
+  it('never overwrites: exit code 1, and nothing changes', () => {
+    write('policy.yaml', 'mine');
+    const { status, stderr } = sidecar('init');
+    assert.equal(status, 1);
+    assert.match(stderr, /policy\.yaml is there already, and nothing was written/);
+    assert.equal(readFileSync(join(folder, 'policy.yaml'), 'utf8'), 'mine');
+    assert.equal(existsSync(join(folder, 'sidecar.yaml')), false);
+  });
+
+  it('a .mcp.json that is not JSON: the place, and nothing written', async () => {
+    write('.mcp.json', '{ "mcpServers": { ');
+    const done = await writeStart({}, folder, {});
+    assert.ok(!done.ok);
+    assert.match(done.error, /\.mcp\.json:1:\d+ {2}/);
+    assert.equal(existsSync(join(folder, 'policy.yaml')), false);
+  });
+});
+
+const POLICY = `version: 1
+roles: { reader: { allow: [ { server: hub, tools: ["get_*"], prompts: ["*"] } ] } }
+agents: { triage: { roles: [reader] }, ghost: { roles: [] } }
+rules:
+  - { name: no pushes, deny: [ { server: hub, tools: ["push_*"] }, { server: nowhere, tools: [x] } ], when: now.getHours() < 6 }
+quotas: [ { name: calls, key: [agent], calls: 60/min } ]
+`;
+const CONFIG = `group: support
+identify: [ { type: uid, agents: { 10001: triage } } ]
+servers:
+  hub: { url: "https://hub.example/mcp?key=abc", auth: { type: bearer, token: { file: ./token } } }
+policy: ./policy.yaml
+`;
+
+describe('check', () => {
+  it('explains what each agent may do, and what is odd', async () => {
+    write('policy.yaml', POLICY);
+    write('token', TOKEN);
+    const loaded = await loadConfig(write('sidecar.yaml', CONFIG), {});
+    assert.ok(loaded.ok, loaded.ok ? '' : formatProblems(loaded.error));
+    const explanation = explain(loaded.value);
+    assert.deepEqual(explanation.servers, [{ name: 'hub', target: 'https://hub.example/mcp', credential: 'bearer' }]);
+    assert.deepEqual(explanation.agents, [
+      { name: 'triage', may: ['reader: allow hub: tools get_* and prompts *'] },
+      { name: 'ghost', may: [] },
+    ]);
+    assert.deepEqual(explanation.rules, [
+      'no pushes: deny hub: tools push_*; deny nowhere: tools x when now.getHours() < 6',
+    ]);
+    assert.deepEqual(explanation.policy.quotas, ['calls, for each agent: 60/min calls']);
+    assert.deepEqual(explanation.warnings, [
+      'the policy speaks of server nowhere, which is not configured',
+      'the policy speaks of agent ghost, which identify does not know',
+    ]);
+  });
+
+  it('prints for people, and with --json for programs', () => {
+    write('policy.yaml', POLICY);
+    write('token', TOKEN);
+    write('sidecar.yaml', CONFIG);
+    const human = sidecar('check');
+    assert.equal(human.status, 0, human.stderr);
+    assert.match(human.stdout, /^sidecar\.yaml is valid\.\n/);
+    assert.match(human.stdout, / {2}triage: reader: allow hub: tools get_\*/);
+    const json = sidecar('check', '--json', '-c', 'sidecar.yaml');
+    assert.equal(json.status, 0, json.stderr);
+    assert.equal(JSON.parse(json.stdout).group, 'support');
+    assert.doesNotMatch(human.stdout + json.stdout, new RegExp(`${TOKEN}|abc`));
+  });
+
+  it('a wrong configuration: exit code 2, every problem on stderr, or as JSON on stdout', () => {
+    write('sidecar.yaml', 'groop: x\nservers: { a: { command: x } }\npolicy: { version: 1 }\n');
+    const human = sidecar('check');
+    assert.equal(human.status, 2);
+    assert.equal(human.stdout, '');
+    assert.equal(human.stderr, 'sidecar.yaml:1:1  groop: is not a known key; did you mean group?\n');
+    const json = sidecar('check', '--json');
+    assert.equal(json.status, 2);
+    const { ok, problems } = JSON.parse(json.stdout);
+    assert.deepEqual([ok, problems.length, problems[0].line], [false, 1, 1]);
+  });
+});
+
+describe('without a configuration', () => {
+  it('the demo is whole, in audit mode', async () => {
+    const loaded = await discoverConfig(undefined, { folder, environment: {} });
+    assert.ok(loaded.ok, loaded.ok ? '' : formatProblems(loaded.error));
+    assert.equal(loaded.value.origin.kind, 'demo');
+    assert.equal(loaded.value.policy.audit, true);
+    assert.equal(loaded.value.config.audit.path, join(folder, 'audit.jsonl'));
+    const { notebook } = loaded.value.config.servers;
+    assert.ok(notebook?.kind === 'stdio' && existsSync(notebook.command[1]!));
+  });
+
+  it('sidecar.yaml comes before .mcp.json, and that before mcp.json', async () => {
+    write('mcp.json', JSON.stringify({ mcpServers: { c: { command: 'x' } } }));
+    const kindOf = async () => {
+      const loaded = await discoverConfig(undefined, { folder, environment: {} });
+      assert.ok(loaded.ok, loaded.ok ? '' : formatProblems(loaded.error));
+      return Object.keys(loaded.value.config.servers).join();
+    };
+    assert.equal(await kindOf(), 'c');
+    write('.mcp.json', JSON.stringify({ mcpServers: { b: { command: 'x' } } }));
+    assert.equal(await kindOf(), 'b');
+    write('sidecar.yaml', 'servers: { a: { command: x } }\npolicy: { version: 1 }\n');
+    assert.equal(await kindOf(), 'a');
+  });
+});
+
+describe('schema', () => {
+  it('of sidecar.yaml has these keys, each of them closed', async () => {
+    const schema = await jsonSchema({ policy: false });
+    assert.deepEqual(Object.keys(schema.properties ?? {}), [
+      'group',
+      'listen',
+      'identify',
+      'servers',
+      'policy',
+      'telemetry',
+      'audit',
+      'timeouts',
+      'limits',
+      'breaker',
+      'cache',
+      'drain',
+      'quotaStore',
+      'log',
+    ]);
+    assert.equal(schema.additionalProperties, false);
+    assert.deepEqual(schema.required, ['servers', 'policy']);
+  });
+
+  it('of policy.yaml, by --policy', () => {
+    const { status, stdout, stderr } = sidecar('schema', '--policy');
+    assert.equal(status, 0, stderr);
+    assert.ok('rules' in JSON.parse(stdout).properties);
+  });
+});
+
+describe('the command line', () => {
+  it('--version is the version of the package', () => {
+    const manifest = JSON.parse(readFileSync(join(import.meta.dirname, '../../package.json'), 'utf8'));
+    assert.equal(sidecar('--version').stdout, `${manifest.version}\n`);
+  });
+
+  for (const args of [['chekc'], ['check', '--nope'], ['check', 'extra'], ['run', '--log-level', 'loud']])
+    it(`wrong use is 2: ${args.join(' ')}`, () => {
+      const { status, stdout, stderr } = sidecar(...args);
+      assert.equal(status, 2);
+      assert.equal(stdout, '');
+      assert.match(stderr, /^error: /);
+      assert.doesNotMatch(stderr, / {4}at /);
+    });
+});
