@@ -103,8 +103,8 @@ function sendReadiness(response: ServerResponse, probes: readonly Probe[]): void
     const reason = reasonOf(failing);
     return reason === undefined ? [] : [{ name, reason }];
   });
-  if (missing.length === 0) return send(response, 200, 'ready\n');
-  send(response, 503, `${JSON.stringify({ ready: false, missing })}\n`, 'application/json');
+  if (missing.length === 0) send(response, 200, 'ready\n');
+  else send(response, 503, `${JSON.stringify({ ready: false, missing })}\n`, 'application/json');
 }
 
 /** A probe that throws is not ready: unknown refuses. */

@@ -62,7 +62,15 @@ function scrubValue(value: unknown): string | number | boolean {
   if (typeof value === 'number' || typeof value === 'boolean') return value;
   if (typeof value === 'string') return scrub(value);
   if (value instanceof Error) return scrub(`${value.name}: ${value.message}`);
-  return scrub(JSON.stringify(value) ?? String(value));
+  return scrub(typeof value === 'object' ? toJson(value) : String(value));
+}
+
+function toJson(value: object | null): string {
+  try {
+    return JSON.stringify(value);
+  } catch {
+    return 'not representable';
+  }
 }
 
 function formatJson(time: string, level: LogLevel, message: string, fields: LogFields): string {

@@ -1,0 +1,112 @@
+/**
+ * What one audit record looks like: a JSON object on one line. PURE.
+ *
+ * Guarantees: valid JSON and well-formed Unicode for every input; never a raw line break nor a character that steers a
+ * terminal, so a record can neither split nor forge another; `time` and `sequence` come first, so that the last
+ * sequence is found without parsing. A field that does not apply is left out. Every field but the arguments, which the
+ * limits on the body bound, is at most 2048 characters.
+ */
+import type { FinishedExchange } from './finished.ts';
+
+/** Something worth a record that is not an exchange, such as `policy.reloaded`. */
+export interface AuditEvent {
+  readonly event: string;
+  readonly [field: string]: string | number | boolean | undefined;
+}
+
+const TEXT_LENGTH_MAX = 2048;
+const EPOCH = new Date(0).toISOString();
+
+/** Raw line breaks can only lie between the tokens of JSON; the others only inside its strings, where escapes mean the same. */
+const UNSAFE = /[\n\r\u007f-\u009f\u2028\u2029\ud800-\udfff]/;
+const UNSAFE_ALL =
+  /[\n\r]+|[\u007f-\u009f\u2028\u2029]|[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/g;
+
+export function formatExchange(exchange: FinishedExchange, sequence: number): string {
+  const { upstream } = exchange;
+  const line =
+    `${head(exchange.startedAt, sequence)},"group":${quote(exchange.group)}` +
+    text('agent', exchange.agent) +
+    text('user', exchange.user) +
+    text('server', exchange.server) +
+    text('method', exchange.method) +
+    text('tool', exchange.tool) +
+    text('prompt', exchange.prompt) +
+    text('resource', exchange.resource) +
+    (exchange.argumentsJson === undefined ? '' : `,"arguments":${exchange.argumentsJson}`) +
+    `,"decision":"${exchange.decision}"` +
+    text('rule', exchange.rule) +
+    text('reason', exchange.reason) +
+    number('status', exchange.httpStatus) +
+    number('rpcCode', exchange.rpcCode) +
+    flag('toolError', exchange.toolError) +
+    text('errorId', exchange.errorId) +
+    number('latencyMs', exchange.durationMs) +
+    (upstream === undefined ? '' : number('upstreamMs', upstream.durationMs) + number('attempts', upstream.attempts)) +
+    number('tokensIn', exchange.tokensIn) +
+    number('tokensOut', exchange.tokensOut) +
+    number('bytesIn', exchange.bytesIn) +
+    number('bytesOut', exchange.bytesOut) +
+    flag('aborted', exchange.aborted) +
+    flag('cached', exchange.cached) +
+    text('era', exchange.era) +
+    text('protocolVersion', exchange.protocolVersion) +
+    text('requestId', exchange.requestId) +
+    text('session', exchange.sessionHash) +
+    text('traceId', exchange.traceId) +
+    text('policy', exchange.policyVersion);
+  return `${seal(line)}}\n`;
+}
+
+export function formatEvent(time: number, event: AuditEvent, sequence: number): string {
+  let line = head(time, sequence);
+  for (const [name, value] of Object.entries(event)) {
+    if (name === 'time' || name === 'sequence') continue;
+    if (typeof value === 'string') line += `,${quote(name)}:${quote(value)}`;
+    else if (typeof value === 'number') line += `,${quote(name)}:${rounded(value)}`;
+    else if (value !== undefined) line += `,${quote(name)}:${value}`;
+  }
+  return `${seal(line)}}\n`;
+}
+
+/** The sequence of the last record in `tail`, the end of an audit file (a torn last line counts where its head is whole). */
+export function lastSequence(tail: string): number | undefined {
+  let last: number | undefined;
+  for (const match of tail.matchAll(/(?:^|\n)\{"time":"[0-9T:.+Z-]{20,32}","sequence":(\d{1,15}),/g))
+    last = Number(match[1]);
+  return last;
+}
+
+function head(time: number, sequence: number): string {
+  const date = new Date(time);
+  // A broken clock must not keep every later record from being written.
+  return `{"time":"${Number.isNaN(date.getTime()) ? EPOCH : date.toISOString()}","sequence":${sequence}`;
+}
+
+function text(name: string, value: string | undefined): string {
+  return value === undefined ? '' : `,"${name}":${quote(value)}`;
+}
+
+function number(name: string, value: number | undefined): string {
+  return value === undefined ? '' : `,"${name}":${rounded(value)}`;
+}
+
+function flag(name: string, value: boolean): string {
+  return value ? `,"${name}":true` : '';
+}
+
+function quote(value: string): string {
+  return JSON.stringify(value.length <= TEXT_LENGTH_MAX ? value : `${value.slice(0, TEXT_LENGTH_MAX)}…`);
+}
+
+/** Microseconds are precise enough. JSON has no NaN. */
+function rounded(value: number): number | null {
+  return Number.isInteger(value) ? value : Number.isFinite(value) ? Math.round(value * 1000) / 1000 : null;
+}
+
+function seal(line: string): string {
+  if (!UNSAFE.test(line)) return line;
+  return line.replace(UNSAFE_ALL, (found) =>
+    found[0] === '\n' || found[0] === '\r' ? ' ' : `\\u${found.charCodeAt(0).toString(16).padStart(4, '0')}`,
+  );
+}

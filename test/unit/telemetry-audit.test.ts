@@ -1,0 +1,340 @@
+import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
+import { mkdir, mkdtemp, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import fc from 'fast-check';
+import { Audit, type AuditOptions } from '../../sidecar/telemetry/audit.ts';
+import { formatEvent, formatExchange, lastSequence } from '../../sidecar/telemetry/audit-line.ts';
+import { createLogger } from '../../sidecar/telemetry/log.ts';
+import { finishedExchange } from '../support/finished-exchange.ts';
+
+type AuditRecord = { [field: string]: unknown; sequence: number };
+
+const parse = (text: string): AuditRecord[] =>
+  text
+    .split('\n')
+    .slice(0, -1)
+    .map((line) => JSON.parse(line));
+
+async function auditing(context: TestContext, changes: Partial<AuditOptions> = {}) {
+  const folder = await mkdtemp(join(tmpdir(), 'audit-'));
+  const path = join(folder, 'audit.jsonl');
+  const logged: string[] = [];
+  const clock = { now: Date.UTC(2026, 10, 20, 12) };
+  const options: AuditOptions = {
+    path,
+    onFailure: 'continue',
+    flushMs: 5,
+    log: createLogger({ level: 'debug', json: true, write: (line) => logged.push(line), now: () => clock.now }),
+    now: () => clock.now,
+    ...changes,
+  };
+  const openOne = async (): Promise<Audit> => {
+    const opened = await Audit.open(options);
+    assert.ok(opened.ok, opened.ok ? '' : opened.error);
+    context.after(() => opened.value.close());
+    return opened.value;
+  };
+  context.after(() => rm(folder, { recursive: true, force: true }));
+  return { folder, path, logged, clock, options, openOne, records: async () => parse(await readFile(path, 'utf8')) };
+}
+
+async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
+  for (let attempt = 0; attempt < 1000; attempt++) {
+    if (await condition()) return;
+    await delay(5);
+  }
+  assert.fail('it never came true');
+}
+
+test('a line holds what applies, and nothing else', () => {
+  const line = formatExchange(finishedExchange(), 3);
+  assert.deepEqual(JSON.parse(line), {
+    time: '2026-11-20T12:00:00.250Z',
+    sequence: 3,
+    group: 'support-agents',
+    agent: 'triage',
+    server: 'github',
+    method: 'tools/call',
+    tool: 'list_issues',
+    arguments: { repository: 'a/b' },
+    decision: 'allow',
+    rule: 'reader',
+    status: 200,
+    latencyMs: 14.5,
+    upstreamMs: 11.25,
+    attempts: 1,
+    tokensIn: 12,
+    tokensOut: 144,
+    bytesIn: 310,
+    bytesOut: 2048,
+    era: 'legacy',
+    protocolVersion: '2025-11-25',
+    requestId: '7',
+    session: '0123456789abcdef',
+    traceId: '0af7651916cd43dd8448eb211c80319c',
+    policy: 'sha256:4f2a',
+  });
+  assert.deepEqual(Object.keys(JSON.parse(line)).slice(0, 2), ['time', 'sequence']);
+});
+
+test('a refusal says why, and an aborted or failed call says so', () => {
+  const record = JSON.parse(
+    formatExchange(
+      finishedExchange({
+        decision: 'deny',
+        reason: 'no "push"',
+        errorId: 'e1',
+        rpcCode: -31403,
+        upstream: undefined,
+        aborted: true,
+        toolError: true,
+        cached: true,
+      }),
+      1,
+    ),
+  );
+  assert.equal(record.reason, 'no "push"');
+  assert.equal(record.rpcCode, -31403);
+  assert.equal(record.upstreamMs, undefined);
+  assert.deepEqual([record.aborted, record.toolError, record.cached], [true, true, true]);
+});
+
+test('property: whatever agents send, a record is one line of well-formed JSON with nothing that steers a terminal', () => {
+  const unit = fc.integer({ min: 0, max: 0xffff }).map((code) => String.fromCharCode(code));
+  const sharp = fc.constantFrom('\n', '\r', '"', '\\', '\u009b', '\u2028', '\ud800', '\udc00', '😀', '{"time":"');
+  const hostile = fc.array(fc.oneof(unit, sharp), { maxLength: 12 }).map((parts) => parts.join(''));
+  const property = fc.property(
+    hostile,
+    fc.json({ maxDepth: 2 }),
+    fc.integer({ min: 0, max: 2 }),
+    (text, json, indent) => {
+      const argumentsJson = JSON.stringify({ json: JSON.parse(json), text }, undefined, indent);
+      const exchange = finishedExchange({ tool: text, agent: text, reason: text, requestId: text, argumentsJson });
+      for (const line of [formatExchange(exchange, 1), formatEvent(0, { event: text, detail: text }, 1)]) {
+        const bytes = Buffer.from(line).toString('utf8');
+        assert.match(bytes, /^[^\n\r\u0000-\u001f\u007f-\u009f\u2028\u2029]*\n$/);
+        assert.doesNotMatch(line, /[\ud800-\udfff]/u);
+        JSON.parse(bytes);
+      }
+      const { tool, arguments: args } = JSON.parse(formatExchange(exchange, 1));
+      assert.equal(tool, text);
+      assert.deepEqual(args, JSON.parse(argumentsJson));
+    },
+  );
+  fc.assert(property, { numRuns: 500 });
+});
+
+test('a broken clock or a huge name does not keep a record from being written', () => {
+  const record = JSON.parse(
+    formatExchange(finishedExchange({ startedAt: Number.NaN, durationMs: Number.NaN, method: 'm'.repeat(1e6) }), 1),
+  );
+  assert.equal(record.time, '1970-01-01T00:00:00.000Z');
+  assert.equal(record.latencyMs, null);
+  assert.ok(record.method.length < 3000);
+});
+
+test('the last sequence is found in what the arguments cannot forge', () => {
+  const forged = finishedExchange({
+    argumentsJson: JSON.stringify({ a: '\n{"time":"2026-11-20T12:00:00.000Z","sequence":999,' }),
+  });
+  assert.equal(lastSequence(formatExchange(finishedExchange(), 4) + formatExchange(forged, 5)), 5);
+  assert.equal(lastSequence('{"time":"2026-11-20T12:00:00.000Z","sequ'), undefined);
+});
+
+test('records are written in order without anybody asking, and the file is for its owner only', async (context) => {
+  const { openOne, records, path } = await auditing(context);
+  const audit = await openOne();
+  audit.record({ event: 'sidecar.started', version: '1' });
+  for (let id = 0; id < 100; id++) audit.finished(finishedExchange({ requestId: String(id) }));
+  assert.equal((await readFile(path, 'utf8')).length, 0, 'nothing is written on the hot path');
+  await until(async () => (await records()).length === 101);
+  const written = await records();
+  assert.equal(written[0]!.event, 'sidecar.started');
+  assert.deepEqual(
+    written.map(({ sequence }) => sequence),
+    Array.from({ length: 101 }, (_, index) => index + 1),
+  );
+  assert.deepEqual(
+    written.slice(1).map(({ requestId }) => requestId),
+    Array.from({ length: 100 }, (_, id) => String(id)),
+  );
+  assert.equal((await stat(path)).mode & 0o777, 0o600);
+});
+
+test('100,000 records are flushed, none lost, none out of order', async (context) => {
+  const { openOne, records } = await auditing(context, { backlogBytesMax: 256 * 1024 * 1024 });
+  const audit = await openOne();
+  for (let id = 0; id < 100_000; id++) audit.finished(finishedExchange({ requestId: String(id) }));
+  await audit.close();
+  const written = await records();
+  assert.equal(written.length, 100_000);
+  assert.ok(written.every(({ sequence, requestId }, index) => sequence === index + 1 && requestId === String(index)));
+});
+
+test('flush ends although records keep coming', async (context) => {
+  const { openOne } = await auditing(context);
+  const audit = await openOne();
+  let flushed = false;
+  audit.finished(finishedExchange());
+  const done = audit.flush().then(() => {
+    flushed = true;
+  });
+  for (let turn = 0; turn < 1000 && !flushed; turn++) {
+    audit.finished(finishedExchange());
+    await new Promise(setImmediate);
+  }
+  await done;
+});
+
+test('the sequence goes on after a restart, also behind a record longer than what is read at first', async (context) => {
+  const { openOne, records } = await auditing(context);
+  const first = await openOne();
+  first.finished(finishedExchange());
+  first.finished(finishedExchange({ argumentsJson: JSON.stringify({ text: 'x'.repeat(300_000) }) }));
+  await first.close();
+  const second = await openOne();
+  second.finished(finishedExchange());
+  await second.close();
+  assert.deepEqual(
+    (await records()).map(({ sequence }) => sequence),
+    [1, 2, 3],
+  );
+});
+
+test('a line torn by a crash is ended, never glued', async (context) => {
+  const { openOne, path } = await auditing(context);
+  await writeFile(
+    path,
+    `${formatExchange(finishedExchange(), 41)}${formatExchange(finishedExchange(), 42).slice(0, 90)}`,
+  );
+  const audit = await openOne();
+  audit.finished(finishedExchange());
+  await audit.close();
+  const lines = (await readFile(path, 'utf8')).split('\n');
+  assert.equal(lines.length, 4);
+  assert.throws(() => JSON.parse(lines[1]!));
+  assert.equal(JSON.parse(lines[2]!).sequence, 43);
+});
+
+test('a file that was moved away is opened anew, and what was recorded is in one of the two', async (context) => {
+  const { openOne, records, path, clock } = await auditing(context);
+  const audit = await openOne();
+  audit.finished(finishedExchange());
+  await audit.flush();
+  await rename(path, `${path}.1`);
+  audit.finished(finishedExchange());
+  await audit.flush();
+  assert.equal(existsSync(path), false, 'looked at only once a second');
+  clock.now += 1_000;
+  audit.finished(finishedExchange());
+  await audit.flush();
+  assert.deepEqual(
+    parse(await readFile(`${path}.1`, 'utf8')).map(({ sequence }) => sequence),
+    [1, 2],
+  );
+  assert.deepEqual(
+    (await records()).map(({ sequence }) => sequence),
+    [3],
+  );
+});
+
+test('a folder that does not exist is an error that says so, and is not created', async (context) => {
+  const { options, folder } = await auditing(context);
+  for (const onFailure of ['refuse', 'continue'] as const) {
+    const opened = await Audit.open({ ...options, onFailure, path: join(folder, 'none', 'audit.jsonl') });
+    assert.ok(!opened.ok);
+    assert.match(opened.error, /none\/audit\.jsonl: its folder does not exist: create it$/);
+  }
+  assert.equal(existsSync(join(folder, 'none')), false);
+});
+
+const diskFull = () => Object.assign(new Error('ENOSPC: no space left on device, write'), { code: 'ENOSPC' });
+
+test('refuse: a full disk refuses requests with a sentence until it is written again, and nothing is lost', async (context) => {
+  let full = true;
+  const { openOne, records, logged } = await auditing(context, {
+    onFailure: 'refuse',
+    write: async (file, bytes, offset) => {
+      if (!full) return (await file.write(bytes, offset)).bytesWritten;
+      // As disks do: a part still fits.
+      if (offset === 0) return (await file.write(bytes, 0, 700)).bytesWritten;
+      throw diskFull();
+    },
+  });
+  const audit = await openOne();
+  for (let id = 0; id < 3; id++) audit.finished(finishedExchange());
+  await audit.flush();
+  assert.match(audit.failing() ?? '', /^cannot write the audit log .*: the disk is full$/);
+  assert.equal(audit.figures().failing, true);
+  audit.finished(finishedExchange());
+  full = false;
+  await until(() => audit.failing() === undefined);
+  await audit.flush();
+  assert.deepEqual(
+    (await records()).map(({ sequence }) => sequence),
+    [1, 2, 3, 4],
+  );
+  assert.equal(logged.length, 2, 'said once, and once that it is over');
+});
+
+test('continue: the backlog is bounded, what is lost is counted, recorded and said', async (context) => {
+  let full = true;
+  const { openOne, records, logged } = await auditing(context, {
+    backlogBytesMax: 10_000,
+    write: async (file, bytes, offset) => {
+      if (full) throw diskFull();
+      return (await file.write(bytes, offset)).bytesWritten;
+    },
+  });
+  const audit = await openOne();
+  audit.finished(finishedExchange());
+  await audit.flush();
+  for (let id = 0; id < 50; id++) audit.finished(finishedExchange());
+  assert.equal(audit.failing(), undefined);
+  const { lostTotal } = audit.figures();
+  assert.ok(lostTotal > 30 && lostTotal < 45, String(lostTotal));
+  full = false;
+  await until(() => !audit.figures().failing);
+  await audit.flush();
+  audit.finished(finishedExchange());
+  await audit.flush();
+  const written = await records();
+  const lost = written.filter(({ event }) => event === 'audit.lost');
+  assert.equal(written.length - 1 + lostTotal, 52);
+  assert.deepEqual(
+    lost.map(({ records }) => records),
+    [lostTotal],
+  );
+  assert.equal(logged.filter((line) => line.includes('"error"')).length, 1);
+  assert.match(logged.at(-1) ?? '', /written again/);
+});
+
+test('a folder that was deleted is a failure, and the log goes on when it is back', async (context) => {
+  const { openOne, folder, clock, options, records } = await auditing(context, { onFailure: 'refuse' });
+  const audit = await openOne();
+  await rm(folder, { recursive: true });
+  clock.now += 1_000;
+  audit.finished(finishedExchange());
+  await audit.flush();
+  assert.match(audit.failing() ?? '', /its folder does not exist/);
+  await mkdir(join(options.path, '..'));
+  await until(() => audit.failing() === undefined);
+  assert.deepEqual(
+    (await records()).map(({ sequence }) => sequence),
+    [1],
+  );
+});
+
+test('the kernel says that the disk is full', { skip: !existsSync('/dev/full') }, async (context) => {
+  const { options, logged } = await auditing(context);
+  const opened = await Audit.open({ ...options, path: '/dev/full' });
+  assert.ok(opened.ok);
+  opened.value.finished(finishedExchange());
+  await opened.value.close();
+  assert.match(logged.join(''), /the disk is full/);
+  assert.match(logged.at(-1) ?? '', /audit records are lost.*"records":1/);
+});
