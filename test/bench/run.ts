@@ -13,6 +13,7 @@ import type { BareQuestion } from './bare.ts';
 import { callHeaders } from './call.ts';
 import { type Child, startChild } from './child.ts';
 import { measureColdSessions } from './cold-session.ts';
+import type { DecisionQuestion } from './decision.ts';
 import { findNginx, startNginx } from './nginx.ts';
 import { type Report, reportOf, spreadOf } from './report.ts';
 import { runRounds, type Target } from './rounds.ts';
@@ -117,6 +118,13 @@ async function main(mode: 'full' | 'quick'): Promise<Report> {
   const otlp = sink.origin;
   const server = { url: `${upstream.origin}/mcp` };
 
+  const decisionMicros = await attempt('decide', async () => {
+    const decision = child('decision.ts');
+    const question: DecisionQuestion = { warmUpCalls: 50_000, batches: 9, callsPerBatch: 10_000 };
+    const micros = await decision.ask<number[]>(question);
+    await decision.stop();
+    return micros;
+  });
   const telemetryOff = await withSidecar('start with telemetry off', () =>
     measureStartup(temporary, { server, otlp: undefined }, length.starts, length.idleMs),
   );
@@ -159,7 +167,7 @@ async function main(mode: 'full' | 'quick'): Promise<Report> {
     },
     rounds,
     skipped: findNginx() === undefined ? { nginx: 'nginx not installed' } : {},
-    decisionMicros: undefined,
+    decisionMicros,
     telemetryOff,
     telemetryOn,
     streamsMiB,

@@ -7,6 +7,7 @@ import { randomBytes } from 'node:crypto';
 import { existsSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { policy } from './policy.ts';
 
 export const projectFolder = join(import.meta.dirname, '..', '..');
 const entry = join(projectFolder, 'dist', 'sidecar', 'main.js');
@@ -28,44 +29,6 @@ export interface SidecarSettings {
   /** OTLP gRPC address; `undefined` turns telemetry off. */
   readonly otlp: string | undefined;
   readonly environment?: Readonly<Record<string, string>>;
-}
-
-/**
- * Policy of a group as it might be: twenty rules, a third of them with CEL on arguments. Quotas are counted for
- * every call and never reached.
- */
-function policy(): object {
-  const servers = ['github', 'crm', 'search', 'billing', 'wiki', 'calendar', 'mail', 'tickets'];
-  const allowed = servers.map((server) => ({
-    name: `read ${server}`,
-    allow: [{ server, tools: ['list_*', 'get_*', 'find_*'] }],
-  }));
-  const denied = servers.slice(0, 5).map((server) => ({
-    name: `never delete in ${server}`,
-    deny: [{ server, tools: ['delete_*', '*_purge'] }],
-  }));
-  const any = [{ server: 'bench', tools: ['*'] }];
-  return {
-    version: 1,
-    default: 'deny',
-    roles: { reader: { allow: [{ server: 'bench', tools: ['search_*'] }] } },
-    agents: { bench: { roles: ['reader'] } },
-    rules: [
-      ...allowed,
-      ...denied,
-      { name: 'no huge queries', deny: any, when: 'has(args.query) && size(args.query) > 8000' },
-      { name: 'no huge pages', deny: any, when: 'has(args.limit) && args.limit > 500' },
-      { name: 'no secrets', deny: any, when: 'has(args.query) && args.query.contains("BEGIN PRIVATE KEY")' },
-      { name: 'known languages', deny: any, when: 'has(args.language) && !(args.language in ["en", "de", "fr"])' },
-      { name: 'few tags', deny: any, when: 'has(args.tags) && size(args.tags) > 10' },
-      { name: 'nothing as root', deny: any, when: 'agent.name == "root"' },
-      { name: 'search', allow: [{ server: 'bench', tools: ['search_*', 'find_*'] }] },
-    ],
-    quotas: [
-      { name: 'calls', key: ['agent'], calls: '100000000/min', burst: '10000000/10s' },
-      { name: 'tokens', key: ['agent', 'server'], tokens: '1000000000/min' },
-    ],
-  };
 }
 
 /** Writes a configuration with everything on (telemetry as told) and answers its path. JSON is YAML. */
