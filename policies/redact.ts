@@ -44,7 +44,7 @@ function redactAt(value: unknown, pointer: Pointer, depth: number): unknown {
   const segment = pointer[depth];
   if (segment === undefined) return REDACTED;
   if (typeof value !== 'object' || value === null) return value;
-  const keys = segment === '*' ? Object.keys(value) : Object.hasOwn(value, segment) ? [segment] : [];
+  const keys = segment === '*' ? Object.keys(value) : isOwnMember(value, segment) ? [segment] : [];
   const changed = new Map<string, unknown>();
   for (const key of keys) {
     const before = (value as Readonly<Record<string, unknown>>)[key];
@@ -55,4 +55,9 @@ function redactAt(value: unknown, pointer: Pointer, depth: number): unknown {
   if (Array.isArray(value)) return value.map((item, index) => changed.get(String(index)) ?? item);
   // fromEntries defines properties: assigning to a key `__proto__` would set the prototype instead.
   return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, changed.get(key) ?? item]));
+}
+
+/** Not an array's `length`, and nothing inherited. */
+function isOwnMember(value: object, key: string): boolean {
+  return Object.prototype.propertyIsEnumerable.call(value, key);
 }

@@ -1,0 +1,262 @@
+/**
+ * Random policies and requests against a second evaluator, written for plainness: it reads the document as written,
+ * matches globs by regular expressions, and has its conditions as functions beside their texts.
+ */
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import fc from 'fast-check';
+import { decide, isVisible } from '../../policies/decide.ts';
+import type { Call, Subject, Target } from '../../policies/decision.ts';
+import { matchGlob } from '../../policies/glob.ts';
+import { callOf, policyOf } from '../support/policies.ts';
+
+type Truth = boolean | 'error';
+interface Fact {
+  readonly text: string;
+  readonly stable: boolean;
+  readonly truth: (subject: Subject, target: Target, call: Call, roles: readonly string[]) => Truth;
+}
+
+/** The operands of `&&` that conditions are made of. */
+const FACTS: Fact[] = [
+  { text: 'agent.name == "a"', stable: true, truth: ({ agent }) => agent.name === 'a' },
+  { text: 'agent.group != "g"', stable: true, truth: ({ agent }) => agent.group !== 'g' },
+  { text: '"r1" in agent.roles', stable: true, truth: (_subject, _target, _call, roles) => roles.includes('r1') },
+  {
+    text: 'agent.claims.level > 1',
+    stable: true,
+    truth: ({ agent: { claims } }) => (typeof claims.level === 'number' ? claims.level > 1 : 'error'),
+  },
+  { text: 'user.sub == "u"', stable: true, truth: ({ user }) => (user === undefined ? 'error' : user.sub === 'u') },
+  {
+    text: '(server.name == "s1" || tool.name == "x")',
+    stable: true,
+    truth: (_subject, target) => target.server === 's1' || (target.kind === 'tool' && target.name === 'x'),
+  },
+  {
+    text: 'tool.annotations.destructiveHint',
+    stable: true,
+    truth: (_subject, target) => !(target.kind === 'tool' && target.annotations?.destructiveHint === false),
+  },
+  { text: 'env.STAGE == "test"', stable: true, truth: () => true },
+  {
+    text: 'args.n < 2',
+    stable: false,
+    truth: (_subject, _target, { args }) => (typeof args?.n === 'number' ? args.n < 2 : 'error'),
+  },
+  { text: 'has(args.n)', stable: false, truth: (_subject, _target, { args }) => args?.n !== undefined },
+  { text: 'now.getHours() < 6', stable: false, truth: (_subject, _target, { now }) => new Date(now).getUTCHours() < 6 },
+  {
+    text: 'session.id == "s"',
+    stable: false,
+    truth: (_subject, _target, { sessionId }) => (sessionId === undefined ? 'error' : sessionId === 's'),
+  },
+];
+
+function and(truths: readonly Truth[]): Truth {
+  if (truths.includes(false)) return false;
+  return truths.includes('error') ? 'error' : true;
+}
+
+function naiveGlob(pattern: string, text: string): boolean {
+  const source = [...pattern].map((one) =>
+    one === '*' ? '[^]*' : one === '?' ? '[^]' : one.replace(/[\\^$.|+()[\]{}/-]/g, '\\$&'),
+  );
+  return new RegExp(`^${source.join('')}$`, 'u').test(text);
+}
+
+interface Selector {
+  readonly server?: string;
+  readonly tools?: string[];
+  readonly prompts?: string[];
+  readonly resources?: string[];
+}
+interface Rule {
+  readonly effect: 'allow' | 'deny';
+  readonly selectors: Selector[];
+  readonly facts: Fact[];
+  readonly audit: boolean;
+  readonly role?: string;
+}
+interface Document {
+  readonly default: 'allow' | 'deny';
+  readonly mode: 'enforce' | 'audit';
+  readonly rules: Rule[];
+  readonly agents: Readonly<Record<string, string[]>>;
+}
+
+type Effect = 'allow' | 'hide' | 'refuse';
+
+/** Every rule is asked everything; then the answers are weighed. */
+function naiveEffect(document: Document, audited: boolean, subject: Subject, target: Target, call: Call): Effect {
+  const roles = [
+    ...subject.agent.roles,
+    ...(document.agents[subject.agent.name] ?? []),
+    ...(document.agents['*'] ?? []),
+  ];
+  const answers = document.rules
+    .filter(({ role, audit }) => (role === undefined || roles.includes(role)) && (audited || !audit))
+    .filter(({ selectors }) =>
+      selectors.some((selector) => {
+        const globs = { tool: selector.tools, prompt: selector.prompts, resource: selector.resources, method: [] }[
+          target.kind
+        ];
+        const id = target.kind === 'resource' ? target.uri : target.name;
+        return naiveGlob(selector.server ?? '*', target.server) && (globs ?? []).some((glob) => naiveGlob(glob, id));
+      }),
+    )
+    .map(({ effect, facts }) => {
+      const truth = (stable: boolean) =>
+        and(facts.filter((fact) => fact.stable === stable).map((fact) => fact.truth(subject, target, call, roles)));
+      return { effect, stable: truth(true), perCall: truth(false), always: facts.every((fact) => fact.stable) };
+    });
+  const denies = answers.filter(({ effect }) => effect === 'deny');
+  const allows = answers.filter(({ effect, stable }) => effect === 'allow' && stable === true);
+  if (denies.some(({ stable, always }) => stable === 'error' || (stable && always))) return 'hide';
+  if (allows.length === 0 && document.default === 'deny') return 'hide';
+  if (denies.some(({ stable, perCall }) => stable === true && perCall !== false)) return 'refuse';
+  return document.default === 'allow' || allows.some(({ perCall }) => perCall === true) ? 'allow' : 'refuse';
+}
+
+function written(document: Document): object {
+  const roles = new Map<string, { allow?: Selector[]; deny?: Selector[] }>([
+    ['r1', {}],
+    ['r2', {}],
+  ]);
+  for (const { role, effect, selectors } of document.rules) {
+    if (role === undefined) continue;
+    const sides = roles.get(role)!;
+    sides[effect] = [...(sides[effect] ?? []), ...selectors];
+  }
+  return {
+    default: document.default,
+    mode: document.mode,
+    roles: Object.fromEntries(roles),
+    agents: Object.fromEntries(Object.entries(document.agents).map(([name, held]) => [name, { roles: held }])),
+    rules: document.rules
+      .filter(({ role }) => role === undefined)
+      .map(({ effect, selectors, facts, audit }, index) => ({
+        name: `rule ${index}`,
+        [effect]: selectors,
+        ...(facts.length > 0 && { when: facts.map(({ text }) => text).join(' && ') }),
+        ...(audit && { mode: 'audit' }),
+      })),
+  };
+}
+
+const ids = fc.constantFrom('x', 'get_x', 'get_y', 'drop');
+const globs = fc.array(fc.constantFrom('*', 'x', 'get_*', '*_y', 'get_?', 'd*p'), { minLength: 1, maxLength: 2 });
+const selector: fc.Arbitrary<Selector> = fc
+  .record(
+    { server: fc.constantFrom('*', 's1', 's?'), tools: globs, prompts: globs, resources: globs },
+    { requiredKeys: [] },
+  )
+  .map((one) => ((one.tools ?? one.prompts ?? one.resources) ? one : { ...one, tools: ['*'] }));
+const rule: fc.Arbitrary<Rule> = fc.oneof(
+  fc.record({
+    effect: fc.constantFrom('allow' as const, 'allow' as const, 'deny' as const),
+    selectors: fc.array(selector, { minLength: 1, maxLength: 2 }),
+    facts: fc.array(fc.constantFrom(...FACTS), { maxLength: 3 }),
+    audit: fc.boolean(),
+  }),
+  fc.record({
+    effect: fc.constantFrom('allow' as const, 'deny' as const),
+    selectors: fc.array(selector, { minLength: 1, maxLength: 2 }),
+    facts: fc.constant([]),
+    audit: fc.constant(false),
+    role: fc.constantFrom('r1', 'r2'),
+  }),
+);
+const held = fc.uniqueArray(fc.constantFrom('r1', 'r2'), { maxLength: 2 });
+const document: fc.Arbitrary<Document> = fc.record({
+  default: fc.constantFrom('deny', 'deny', 'allow'),
+  mode: fc.constantFrom('enforce', 'enforce', 'audit'),
+  rules: fc.array(rule, { maxLength: 6 }),
+  agents: fc.record({ a: held, '*': held }, { requiredKeys: [] }) as fc.Arbitrary<Record<string, string[]>>,
+});
+const subject: fc.Arbitrary<Subject> = fc.record({
+  agent: fc.record({
+    name: fc.constantFrom('a', 'b'),
+    group: fc.constantFrom('g', 'h'),
+    roles: fc.uniqueArray(fc.constantFrom('r1', 'r2', 'r3'), { maxLength: 2 }),
+    claims: fc.constantFrom<Record<string, unknown>>({}, { level: 1 }, { level: 2 }),
+  }),
+  user: fc.constantFrom(undefined, { sub: 'u', claims: {} }, { sub: 'v', claims: {} }),
+});
+const server = fc.constantFrom('s1', 's2', 'other');
+const target: fc.Arbitrary<Target> = fc.oneof(
+  fc.record({
+    kind: fc.constant('tool' as const),
+    server,
+    name: ids,
+    annotations: fc.constantFrom(undefined, {}, { destructiveHint: false }, { destructiveHint: true }),
+  }),
+  fc.record({ kind: fc.constant('prompt' as const), server, name: ids }),
+  fc.record({ kind: fc.constant('resource' as const), server, uri: ids }),
+  fc.record({ kind: fc.constant('method' as const), server, name: ids }),
+);
+const call: fc.Arbitrary<Call> = fc
+  .record({
+    n: fc.constantFrom(undefined, 1, 2, '1'),
+    hour: fc.nat(23),
+    sessionId: fc.constantFrom(undefined, 's', 't'),
+  })
+  .map(({ n, hour, sessionId }) => callOf('x', n === undefined ? {} : { n }, { now: hour * 3_600_000, sessionId }));
+
+describe('the decision', () => {
+  it('is the naive one, and what is listed is what does not get hidden', () => {
+    const seen = new Map<string, number>();
+    fc.assert(
+      fc.property(
+        document,
+        fc.array(fc.tuple(subject, target, call), { minLength: 1, maxLength: 8 }),
+        (made, requests) => {
+          const policy = policyOf(written(made), { STAGE: 'test' });
+          for (const [who, what, circumstances] of requests) {
+            const enforced = naiveEffect(made, false, who, what, circumstances);
+            const audited = naiveEffect(made, true, who, what, circumstances);
+            const effect = made.mode === 'audit' ? 'allow' : enforced;
+            const refused = [enforced, audited].find((one) => one !== 'allow');
+            const decision = decide(policy, who, what, circumstances);
+            seen.set(decision.effect, (seen.get(decision.effect) ?? 0) + 1);
+            assert.equal(decision.effect, effect);
+            if (decision.effect === 'allow') assert.equal(decision.wouldBe?.effect, refused);
+            else assert.notEqual(decision.reason, '');
+            assert.equal(isVisible(policy, who, what), decision.effect !== 'hide');
+          }
+        },
+      ),
+      { numRuns: 600 },
+    );
+    assert.equal(seen.size, 3, `the requests do not exercise every outcome: ${[...seen.keys()]}`);
+  });
+
+  it('does not depend on the order of the rules', () => {
+    fc.assert(
+      fc.property(document, subject, target, call, (made, ...request) => {
+        const forwards = decide(policyOf(written(made), { STAGE: 'test' }), ...request);
+        const backwards = decide(
+          policyOf(written({ ...made, rules: made.rules.toReversed() }), { STAGE: 'test' }),
+          ...request,
+        );
+        assert.equal(forwards.effect, backwards.effect);
+      }),
+      { numRuns: 200 },
+    );
+  });
+});
+
+describe('a glob', () => {
+  it('matches as the regular expression would', () => {
+    const letters = fc
+      .array(fc.constantFrom('a', 'b', '😀', '*', '?', '.'), { maxLength: 9 })
+      .map((all) => all.join(''));
+    const text = fc.array(fc.constantFrom('a', 'b', '😀', '.'), { maxLength: 12 }).map((all) => all.join(''));
+    fc.assert(
+      fc.property(letters, text, (pattern, subjectText) => {
+        assert.equal(matchGlob(pattern, subjectText), naiveGlob(pattern, subjectText));
+      }),
+      { numRuns: 3000 },
+    );
+  });
+});

@@ -1,0 +1,219 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import type { Call, Subject, Target } from '../../policies/decision.ts';
+import { type Charge, chargesOf, createQuotaState, release, reserve, settle } from '../../policies/quota.ts';
+import { parseRate } from '../../policies/rate.ts';
+import { agent, callOf, policyOf, tool } from '../support/policies.ts';
+
+describe('a rate', () => {
+  const RATES: [text: string, limit: number, windowMs: number][] = [
+    ['60/min', 60, 60_000],
+    ['5/s', 5, 1000],
+    ['5/sec', 5, 1000],
+    ['25/10s', 25, 10_000],
+    ['7/5m', 7, 300_000],
+    ['1/h', 1, 3_600_000],
+    ['1/hour', 1, 3_600_000],
+    ['1/2h', 1, 7_200_000],
+    ['20000/day', 20_000, 86_400_000],
+  ];
+  for (const [text, limit, windowMs] of RATES)
+    it(text, () => assert.deepEqual(parseRate(text), { ok: true, value: { limit, windowMs } }));
+});
+
+const calls = { name: 'calls', key: ['agent'], calls: '60/min', burst: '25/10s' };
+const tokens = { name: 'tokens', key: ['agent', 'tool'], tokens: '100/min', burst: '40/10s' };
+const subject: Subject = agent('triage');
+
+function names(
+  quotas: object[],
+  { target = tool('t'), call = callOf('t', { n: 1 }) }: { target?: Target; call?: Call } = {},
+): string[] {
+  return chargesOf(policyOf({ quotas }), subject, target, call, 7).map(
+    ({ quota, dimension, limit, cost }) => `${quota} ${dimension} ${cost}/${limit}`,
+  );
+}
+
+describe('which quotas apply', () => {
+  it('one charge for each bound', () => {
+    assert.deepEqual(names([calls, tokens]), [
+      'calls calls 1/60',
+      'calls calls 1/25',
+      'tokens tokens 7/100',
+      'tokens tokens 7/40',
+    ]);
+  });
+
+  for (const method of ['tools/call', 'prompts/get', 'resources/read'])
+    it(`counts ${method}`, () => assert.equal(names([calls], { call: callOf('t', {}, { method }) }).length, 2));
+  for (const method of [
+    'initialize',
+    'tools/list',
+    'ping',
+    'completion/complete',
+    'resources/subscribe',
+    'vendor/thing',
+  ])
+    it(`does not count ${method}`, () => assert.equal(names([calls], { call: callOf('t', {}, { method }) }).length, 0));
+
+  const WHEN: [when: string, applies: boolean][] = [
+    ['body.method == "tools/call" && body.params.name == "t"', true],
+    ['body.params.name == "other"', false],
+    ['agent.name == "other"', false],
+    ['agent.name == "triage" && args.n == 1', true],
+    ['args.missing == 1', true],
+    ['args.missing == 1 && args.n == 2', false],
+    ['agent.claims.missing == 1', true],
+  ];
+  for (const [when, applies] of WHEN)
+    it(`${applies ? 'applies' : 'does not apply'} when ${when}`, () =>
+      assert.equal(names([{ ...calls, when }]).length, applies ? 2 : 0));
+
+  it('keeps every combination of key values apart', () => {
+    const quota = { ...calls, burst: undefined, key: ['agent', 'group', 'user', 'session', 'server', 'tool'] };
+    const keyOf = (who: Subject, target: Target, sessionId: string | undefined, name = 'calls') =>
+      chargesOf(policyOf({ quotas: [{ ...quota, name }] }), who, target, callOf('t', {}, { sessionId }), 0)[0]!.key;
+    const user = (sub: string): Subject => ({ ...agent('a'), user: { sub, claims: {} } });
+    const keys = [
+      keyOf(agent('a'), tool('t'), undefined),
+      keyOf(agent('a'), tool('t'), 'null'),
+      keyOf(agent('a'), tool('t'), ''),
+      keyOf(agent('a', { group: 'other' }), tool('t'), undefined),
+      keyOf(user(''), tool('t'), undefined),
+      keyOf(user('null'), tool('t'), undefined),
+      keyOf(agent('a"'), tool('t'), undefined),
+      keyOf(agent('a'), tool('t', 'other'), undefined),
+      keyOf(agent('a'), tool('","t'), undefined),
+      keyOf(agent('a'), tool(''), undefined),
+      keyOf(agent('a'), { kind: 'prompt', server: 'github', name: 't' }, undefined),
+      keyOf(agent('a'), tool('t'), undefined, 'calls"'),
+    ];
+    assert.equal(new Set(keys).size, keys.length, keys.join('\n'));
+    const resource = (uri: string): Target => ({ kind: 'resource', server: 'github', uri });
+    assert.equal(keyOf(agent('a'), resource('u:1'), 's'), keyOf(agent('a'), resource('u:2'), 's'));
+  });
+});
+
+const charge = (change: Partial<Charge> = {}): Charge => ({
+  quota: 'q',
+  dimension: 'calls',
+  key: 'k',
+  limit: 3,
+  windowMs: 60_000,
+  cost: 1,
+  ...change,
+});
+
+describe('the window', () => {
+  it('grants the limit, then says exactly when the next one fits', () => {
+    const state = createQuotaState();
+    for (const at of [0, 500, 1500]) assert.equal(reserve(state, [charge()], at).ok, true);
+    // The first two lie in slot 0 (0 to 999 ms), which has left when slot 61 begins.
+    assert.deepEqual(reserve(state, [charge()], 2000), { ok: false, error: { quota: 'q', retryAfterMs: 59_000 } });
+    assert.equal(reserve(state, [charge()], 60_999).ok, false);
+    assert.equal(reserve(state, [charge({ cost: 2 })], 61_000).ok, true);
+    assert.deepEqual(reserve(state, [charge()], 61_000), { ok: false, error: { quota: 'q', retryAfterMs: 1000 } });
+  });
+
+  it('says that a cost beyond the limit never fits', () => {
+    const refused = reserve(createQuotaState(), [charge({ cost: 4 })], 0);
+    assert.deepEqual(refused, { ok: false, error: { quota: 'q', retryAfterMs: Number.POSITIVE_INFINITY } });
+  });
+
+  it('charges all or nothing, and names what has to be waited for longest', () => {
+    const state = createQuotaState();
+    const minute = charge();
+    const hour = charge({ quota: 'hour', key: 'h', windowMs: 3_600_000, limit: 1 });
+    assert.equal(reserve(state, [minute, hour], 0).ok, true);
+    for (let time = 0; time < 5; time++)
+      assert.deepEqual(reserve(state, [minute, hour], 1), {
+        ok: false,
+        error: { quota: 'hour', retryAfterMs: 3_660_000 - 1 },
+      });
+    assert.equal(reserve(state, [charge({ cost: 2 })], 1).ok, true, 'the refused ones cost nothing');
+  });
+
+  it('mints nothing when the clock jumps back', () => {
+    const state = createQuotaState();
+    for (let count = 0; count < 3; count++) reserve(state, [charge()], 100_000);
+    for (const at of [50_000, 0, -1, Number.NaN, 100_000, 159_999])
+      assert.equal(reserve(state, [charge()], at).ok, false, `${at}`);
+    assert.equal(reserve(state, [charge()], 161_000).ok, true);
+  });
+
+  const spend = { key: 't', dimension: 'tokens', limit: 100, cost: 10 } as const;
+
+  it('settles the difference of tokens, not of calls', () => {
+    const state = createQuotaState();
+    const granted = reserve(state, [charge({ limit: 1 }), charge(spend)], 0);
+    assert.ok(granted.ok);
+    settle(state, granted.value, 95, 1000);
+    assert.equal(reserve(state, [charge({ ...spend, cost: 6 })], 1000).ok, false);
+    assert.equal(reserve(state, [charge({ ...spend, cost: 5 })], 1000).ok, true);
+    assert.equal(reserve(state, [charge({ limit: 1 })], 1000).ok, false);
+  });
+
+  it('gives back what was estimated too high', () => {
+    const state = createQuotaState();
+    const granted = reserve(state, [charge({ ...spend, cost: 100 })], 0);
+    assert.ok(granted.ok);
+    settle(state, granted.value, 0, 1000);
+    assert.equal(reserve(state, [charge({ ...spend, cost: 100 })], 1000).ok, true);
+  });
+
+  it('lets an overdraft be waited out', () => {
+    const state = createQuotaState();
+    const granted = reserve(state, [charge(spend)], 0);
+    assert.ok(granted.ok);
+    settle(state, granted.value, 250, 5000);
+    assert.deepEqual(reserve(state, [charge({ ...spend, cost: 0 })], 5000), {
+      ok: false,
+      error: { quota: 'q', retryAfterMs: 56_000 },
+    });
+    assert.equal(reserve(state, [charge(spend)], 61_000).ok, true);
+  });
+
+  it('forgets a difference whose slot has left the window', () => {
+    const state = createQuotaState();
+    const granted = reserve(state, [charge(spend)], 0);
+    assert.ok(granted.ok);
+    settle(state, granted.value, 1000, 61_000);
+    assert.equal(reserve(state, [charge({ ...spend, cost: 100 })], 61_000).ok, true);
+  });
+
+  it('takes no count that is none', () => {
+    for (const count of [Number.NaN, Number.POSITIVE_INFINITY, -5]) {
+      const state = createQuotaState();
+      const granted = reserve(state, [charge(spend)], 0);
+      assert.ok(granted.ok);
+      settle(state, granted.value, count, 0);
+      assert.equal(reserve(state, [charge({ ...spend, cost: 100 })], 61_000).ok, true, `${count}`);
+    }
+  });
+
+  it('gives a released reservation back, once', () => {
+    const state = createQuotaState();
+    const first = reserve(state, [charge({ limit: 2 })], 0);
+    assert.ok(first.ok);
+    assert.equal(reserve(state, [charge({ limit: 2 })], 0).ok, true);
+    release(state, first.value, 10);
+    release(state, first.value, 10);
+    settle(state, first.value, 0, 10);
+    assert.equal(reserve(state, [charge({ limit: 2 })], 10).ok, true);
+    assert.equal(reserve(state, [charge({ limit: 2 })], 10).ok, false);
+  });
+
+  it('refuses new keys when full, and says when one expires', () => {
+    const state = createQuotaState(2);
+    assert.equal(reserve(state, [charge({ key: 'a' })], 0).ok, true);
+    assert.equal(reserve(state, [charge({ key: 'b' })], 30_000).ok, true);
+    assert.deepEqual(reserve(state, [charge({ key: 'c' })], 40_000), {
+      ok: false,
+      error: { quota: 'q', retryAfterMs: 21_000 },
+    });
+    assert.equal(reserve(state, [charge({ key: 'a' })], 40_000).ok, true, 'known keys go on');
+    assert.equal(reserve(state, [charge({ key: 'c' })], 61_000).ok, false, 'a was used again');
+    assert.equal(reserve(state, [charge({ key: 'c' })], 91_000).ok, true, 'b has expired');
+    assert.equal(state.counters.size, 2);
+  });
+});
