@@ -44,14 +44,14 @@ export function createCredential(
 ): Credential {
   switch (config.type) {
     case 'bearer': {
-      const secret = createSecret(config.token);
+      const secret = createSecret(config.token, ports.environment);
       return createStaticHeaders([{ name: 'authorization', prefix: 'Bearer ', secret }], ports.now);
     }
     case 'headers': {
       const headers = Object.entries(config.headers).map(([name, reference]) => ({
         name,
         prefix: '',
-        secret: createSecret(reference),
+        secret: createSecret(reference, ports.environment),
       }));
       return createStaticHeaders(headers, ports.now);
     }
@@ -76,8 +76,8 @@ function fromClientCredentials(
       serverUrl,
       client: {
         clientId: config.clientId,
-        clientSecret: config.clientSecret && createSecret(config.clientSecret),
-        privateKey: config.privateKey && createSecret(config.privateKey),
+        clientSecret: config.clientSecret && createSecret(config.clientSecret, ports.environment),
+        privateKey: config.privateKey && createSecret(config.privateKey, ports.environment),
         keyId: config.keyId,
         algorithm: config.algorithm,
       },

@@ -35,6 +35,8 @@ export interface CredentialPorts {
   readonly now: () => number;
   /** 0 ≤ x < 1, for jitter. */
   readonly random: () => number;
+  /** Where `{ env: NAME }` is looked up. Default: the process's own variables. */
+  readonly environment?: Readonly<Record<string, string | undefined>>;
   /** Never gets a secret or a token. */
   readonly log: (level: 'info' | 'warn', message: string) => void;
 }

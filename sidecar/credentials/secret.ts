@@ -18,14 +18,17 @@ export interface Secret {
 /** Larger files are refused: a path that points at the wrong thing must not be read into memory. */
 const FILE_BYTES_MAX = 64 * 1024;
 
-export function createSecret(reference: SecretReference): Secret {
-  return 'env' in reference ? fromVariable(reference.env) : fromFile(reference.file);
+/** Where `{ env: NAME }` is looked up. */
+export type Environment = Readonly<Record<string, string | undefined>>;
+
+export function createSecret(reference: SecretReference, environment: Environment = process.env): Secret {
+  return 'env' in reference ? fromVariable(reference.env, environment) : fromFile(reference.file);
 }
 
-function fromVariable(name: string): Secret {
+function fromVariable(name: string, environment: Environment): Secret {
   return {
     read() {
-      const value = process.env[name];
+      const value = environment[name];
       return value ? ok(value) : err(`the environment variable ${name} is ${value === '' ? 'empty' : 'not set'}`);
     },
   };

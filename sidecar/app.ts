@@ -1,0 +1,411 @@
+/**
+ * The composition root: a configuration becomes a running sidecar.
+ *
+ * `buildPipeline` is the whole data plane on one screen. Everything else here opens what the stages need, and closes
+ * it again in the right order.
+ */
+import { randomBytes } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { setTimeout as delay } from 'node:timers/promises';
+import { redactArguments } from '../policies/redact.ts';
+import { err, ok, type Result } from '../policies/result.ts';
+import { type AdminServer, createAdminServer } from './admin/server.ts';
+import type { Loaded } from './config/load.ts';
+import type { Config } from './config/schema.ts';
+import type { Credential } from './credentials/credential.ts';
+import { createIdentities, type Identities } from './identity/create.ts';
+import { removeStaleSocket } from './identity/socket-file.ts';
+import { type Listener, type ListenTls, openListener } from './listener.ts';
+import { AnswerCache } from './pipeline/answer-cache.ts';
+import { type Next, type Stack, stack } from './pipeline/compose.ts';
+import { Exchange, type Route } from './pipeline/exchange.ts';
+import { createMemoryQuotaStore } from './pipeline/quota-store.ts';
+import { HttpReply } from './pipeline/reply.ts';
+import { createSessions } from './pipeline/sessions.ts';
+import { Admission, admit } from './pipeline/stages/admit.ts';
+import { authorize } from './pipeline/stages/authorize.ts';
+import { cache } from './pipeline/stages/cache.ts';
+import { credential } from './pipeline/stages/credential.ts';
+import { forward } from './pipeline/stages/forward.ts';
+import { type GuardPorts, guard, hostNameOf } from './pipeline/stages/guard.ts';
+import { identify } from './pipeline/stages/identify.ts';
+import { inspect } from './pipeline/stages/inspect.ts';
+import { observe } from './pipeline/stages/observe.ts';
+import { continueTrace, parse, recoverId } from './pipeline/stages/parse.ts';
+import { quota } from './pipeline/stages/quota.ts';
+import { rescue } from './pipeline/stages/rescue.ts';
+import { type Breakers, route } from './pipeline/stages/route.ts';
+import { PolicyReload } from './policy-reload.ts';
+import { Audit } from './telemetry/audit.ts';
+import type { ExchangeObserver } from './telemetry/finished.ts';
+import type { Log } from './telemetry/log.ts';
+import { Catalog } from './upstream/catalog.ts';
+import { createUpstreams, type Upstreams } from './upstream/create.ts';
+
+export interface RunningSidecar {
+  /** Where agents reach `/mcp`, one for each listener. */
+  readonly mcp: readonly string[];
+  /** Base URL of probes and metrics. */
+  readonly admin: string;
+  /** Writes what the audit still holds. */
+  flushAudit(): Promise<void>;
+  /** Looks at the policy's files now rather than within a second. */
+  reloadPolicy(): Promise<void>;
+  /** Drains: ready off, streams ended, requests under way finished (up to `drain.grace`), children and sockets gone. */
+  close(): Promise<void>;
+}
+
+/** What the stages share. */
+export interface House {
+  readonly config: Config;
+  readonly log: Log;
+  readonly admission: Admission;
+  readonly audit: Audit;
+  readonly observers: readonly ExchangeObserver[];
+  readonly policy: PolicyReload;
+  readonly identities: Identities;
+  readonly upstreams: Upstreams['byName'];
+  readonly credentials: ReadonlyMap<string, Credential>;
+  readonly breakers: Breakers;
+  /** Says `drain` once. */
+  readonly drain: EventTarget;
+}
+
+/**
+ * The data plane, outermost stage first. The order is a contract (DESIGN.md section 3) with a golden test.
+ */
+export function buildPipeline(house: House): Stack<Exchange, never> {
+  const { config, policy, credentials } = house;
+  const { limits } = config;
+  const catalog = new Catalog();
+  const sessions = createSessions();
+  const answers = new AnswerCache(config.cache, monotonic);
+  const tracing = { enabled: config.telemetry !== undefined, sampleRatio: config.telemetry?.sampleRatio ?? 0 };
+  const observing = observe({
+    group: config.group,
+    observers: house.observers,
+    now: monotonic,
+    newTrace: () => continueTrace(undefined, undefined, tracing),
+    argumentsJson: (exchange) => argumentsJson(exchange, policy),
+  });
+  const rescuing = rescue({ log: house.log, newErrorId, recoverId });
+
+  return (
+    stack<Exchange>()
+      // Outermost: one record, whatever happens below.
+      .push('observe', observing)
+      // Above all that can fail, so that no stage needs to know how a refusal looks.
+      .push('rescue', rescuing)
+      // Before anything that costs: an overloaded sidecar must say so cheaply.
+      .push('admit', admit(house.admission, { limits, memoryPressure, auditFailing: () => house.audit.failing() }))
+      // By the head alone: a rebinding page must not even learn who is known here.
+      .push('guard', guard(guardPorts(house)))
+      // Before the body: a stranger cannot make us read or parse.
+      .push('identify', identify({ methods: house.identities.methods, challenge: challengeFor(config) }))
+      // The only parse. What could be read in two ways ends here.
+      .push(
+        'parse',
+        parse({
+          limits: { bodyBytes: limits.body, depth: limits.depth, batch: limits.batch },
+          sessions,
+          tracing,
+          perElement: (inner) => (element) =>
+            observing(element, (observed) => rescuing(observed, inner as Next<Exchange>)),
+        }),
+      )
+      // Needs caller and message; everything below needs its permit.
+      .push('authorize', authorize({ group: config.group, policy: () => policy.active, catalog, now: Date.now }))
+      // A refused call costs nothing; an allowed one is paid for before the server sees it.
+      .push('quota', quota({ policy: () => policy.active, store: createMemoryQuotaStore(monotonic) }))
+      // What the agent may have and has paid for may come from memory.
+      .push('cache', cache(answers))
+      // The only place that tries again: all that must be fresh for each try is below.
+      .push(
+        'route',
+        route({ breaker: breakerOptions(config), breakers: house.breakers, credentials, catalog, now: monotonic }),
+      )
+      // Each try carries the token of its moment, and nothing of the agent's own.
+      .push('credential', credential(credentials))
+      // Sends what the permit holds.
+      .push('forward', forward({ now: monotonic }))
+      // Sees every byte that goes back.
+      .push(
+        'inspect',
+        inspect({
+          limits: { eventBytes: limits.event, wholeBytes: limits.response },
+          sessions,
+          catalog,
+          changed: (server) => answers.forget(server),
+          onDrain: (listener) => {
+            house.drain.addEventListener('drain', listener, { once: true });
+            return () => house.drain.removeEventListener('drain', listener);
+          },
+          newErrorId,
+        }),
+      )
+  );
+}
+
+/** Problems come back as a sentence that says what to do. What was opened before one is closed again. */
+export async function startSidecar(
+  loaded: Loaded,
+  { log }: { readonly log: Log },
+): Promise<Result<RunningSidecar, string>> {
+  const { config } = loaded;
+  /** Closed last to first. */
+  const opened: (() => Promise<void> | void)[] = [];
+  const closeAll = async () => {
+    for (const close of opened.splice(0).reverse()) await close();
+  };
+  const fail = async (message: string): Promise<Result<never, string>> => {
+    await closeAll();
+    return err(message);
+  };
+
+  const audit = await Audit.open({
+    path: config.audit.path,
+    onFailure: config.audit.onFailure,
+    flushMs: config.audit.flush,
+    log,
+    now: Date.now,
+  });
+  if (!audit.ok) return err(audit.error);
+  opened.push(() => audit.value.close());
+
+  const identities = createIdentities(config.identify, config.group, loaded.environment);
+  if (!identities.ok) return fail(identities.error);
+  const upstreams = await createUpstreams(config, loaded.environment, { log, now: monotonic });
+  if (!upstreams.ok) return fail(upstreams.error);
+  opened.push(() => upstreams.value.close(CHILDREN_GRACE_MS));
+  const policy = await startPolicy(loaded, audit.value, log);
+  opened.push(() => policy.close());
+
+  const admission = new Admission();
+  const drain = new EventTarget();
+  const handle = buildPipeline({
+    config,
+    log,
+    admission,
+    audit: audit.value,
+    observers: [audit.value],
+    policy,
+    identities: identities.value,
+    upstreams: upstreams.value.byName,
+    credentials: upstreams.value.credentials,
+    breakers: new Map(),
+    drain,
+  }).build();
+  const onRequest = (request: IncomingMessage, response: ServerResponse) => {
+    void handle(new Exchange(request, new HttpReply(request, response), Date.now(), monotonic()));
+  };
+
+  const listeners = await openListeners(config, identities.value, onRequest, log);
+  if (!listeners.ok) return fail(listeners.error);
+  opened.push(() => {
+    for (const listener of listeners.value) listener.destroy();
+  });
+  const admin = await createAdminServer({
+    listen: config.listen.admin,
+    probes: [
+      { name: 'draining', failing: () => (admission.draining ? 'the sidecar is shutting down' : undefined) },
+      { name: 'audit', failing: () => audit.value.failing() },
+    ],
+    metricsText: () => '',
+  });
+  if (!admin.ok) return fail(admin.error);
+  opened.push(() => admin.value.close());
+  audit.value.record({ event: 'sidecar.started', group: config.group, policy: policy.active.version });
+
+  return ok({
+    mcp: listeners.value.map(({ url }) => url),
+    admin: adminUrl(admin.value),
+    flushAudit: () => audit.value.flush(),
+    reloadPolicy: () => policy.check(),
+    close: async () => {
+      if (admission.draining) return;
+      admission.draining = true;
+      for (const listener of listeners.value) listener.stop();
+      drain.dispatchEvent(new Event('drain'));
+      await Promise.race([admission.whenIdle(), delay(config.drain.grace, undefined, { ref: false })]);
+      audit.value.record({ event: 'sidecar.stopped', unfinished: admission.inFlight + admission.streams });
+      await closeAll();
+    },
+  });
+}
+
+/** Children get this long to end by themselves. */
+const CHILDREN_GRACE_MS = 2_000;
+
+async function startPolicy(loaded: Loaded, audit: Audit, log: Log): Promise<PolicyReload> {
+  return PolicyReload.start(
+    { policy: loaded.policy, document: loaded.policyDocument, watch: loaded.watch },
+    loaded.policySource,
+    loaded.environment,
+    {
+      onReloaded: ({ version }) => {
+        log.info('the policy was reloaded', { version });
+        audit.record({ event: 'policy.reloaded', policy: version });
+      },
+      onRefused: (problems) => {
+        log.error(`the changed policy is refused, and the last good one stays in force:\n${problems}`);
+        audit.record({ event: 'policy.refused', reason: problems });
+      },
+    },
+  );
+}
+
+type OnRequest = (request: IncomingMessage, response: ServerResponse) => void;
+
+async function openListeners(
+  config: Config,
+  { sockets }: Identities,
+  onRequest: OnRequest,
+  log: Log,
+): Promise<Result<readonly Listener[], string>> {
+  const { limits, listen } = config;
+  const open: Listener[] = [];
+  const fail = (message: string): Result<never, string> => {
+    for (const listener of open) listener.destroy();
+    return err(message);
+  };
+  for (const target of listen.mcp) {
+    if (target.kind === 'unix') {
+      const room = await removeStaleSocket(target.path);
+      if (!room.ok) return fail(room.error);
+    }
+    const tls = target.kind === 'tcp' && target.tls !== undefined ? await readListenTls(target.tls) : ok(undefined);
+    if (!tls.ok) return fail(tls.error);
+    const listener = await openListener(
+      target.kind === 'tcp' ? { ...target, tls: tls.value } : target,
+      limits,
+      onRequest,
+    );
+    if (listener.ok) open.push(listener.value);
+    // The default names both loopbacks, and some containers have no IPv6.
+    else if (target.kind === 'tcp' && target.host === '::1' && open.length > 0) log.warn(listener.error);
+    else return fail(listener.error);
+  }
+  for (const { path, onConnection } of sockets) {
+    const room = await removeStaleSocket(path);
+    if (!room.ok) return fail(room.error);
+    const listener = await openListener({ kind: 'unix', path }, limits, onRequest, onConnection);
+    if (!listener.ok) return fail(listener.error);
+    open.push(listener.value);
+  }
+  return ok(open);
+}
+
+async function readListenTls(
+  tls: NonNullable<Extract<Config['listen']['mcp'][number], { kind: 'tcp' }>['tls']>,
+): Promise<Result<ListenTls, string>> {
+  try {
+    const [cert, key, clientCa] = await Promise.all([
+      readFile(tls.cert, 'utf8'),
+      readFile(tls.key, 'utf8'),
+      tls.clientCa === undefined ? undefined : readFile(tls.clientCa, 'utf8'),
+    ]);
+    return ok({ cert, key, clientCa });
+  } catch (error) {
+    const { path, code } = error as NodeJS.ErrnoException;
+    return err(`listen.mcp: ${path} cannot be read (${code})`);
+  }
+}
+
+function guardPorts({ config, upstreams }: House): GuardPorts {
+  const names = [...upstreams.keys()];
+  const servers = names.map((name) => `/servers/${name}/mcp`).join(', ');
+  const routes = new Map<string, Route>(
+    names.map((server) => [`/servers/${server}/mcp`, { server, upstream: upstreams.get(server)! }]),
+  );
+  if (names.length === 1) routes.set('/mcp', routes.get(`/servers/${names[0]}/mcp`)!);
+  const listened = config.listen.mcp.flatMap((target) =>
+    target.kind === 'tcp' ? [target.host.includes(':') ? `[${target.host}]` : target.host] : [],
+  );
+  return {
+    routeOf: (pathname) =>
+      routes.get(pathname) ??
+      (pathname === '/mcp' ? `Several servers are configured, each with its own path: ${servers}` : 'No such endpoint'),
+    allowedHosts: new Set(
+      ['localhost', '127.0.0.1', '[::1]', ...listened, ...(config.listen.allowedHosts ?? [])].map(hostNameOf),
+    ),
+    allowedOrigins: new Set((config.listen.allowedOrigins ?? []).map((origin) => origin.toLowerCase())),
+    resourceMetadata: presentsToken(config) ? resourceMetadata : undefined,
+  };
+}
+
+/** Callers show something in a header, so that they must be told how (RFC 9728). */
+function presentsToken({ identify }: Config): boolean {
+  return identify.some(({ type }) => type === 'apiKey');
+}
+
+/** RFC 9728 section 2. No authorization server: keys are handed out by whoever configures the sidecar. */
+function resourceMetadata(request: IncomingMessage, resourcePath: string): string {
+  return JSON.stringify({
+    resource: `${originOf(request)}${resourcePath}`,
+    bearer_methods_supported: ['header'],
+    resource_name: 'MCP sidecar',
+  });
+}
+
+/** RFC 6750 section 3, RFC 9728 section 5.1. */
+function challengeFor(config: Config): (request: IncomingMessage) => string {
+  if (!presentsToken(config)) return () => 'Bearer realm="mcp-sidecar"';
+  return (request) =>
+    `Bearer realm="mcp-sidecar", resource_metadata="${originOf(request)}/.well-known/oauth-protected-resource${pathOf(request)}"`;
+}
+
+/** The guard has let only known hosts and paths through, so what is quoted here is one of ours. */
+function originOf({ headers, socket }: IncomingMessage): string {
+  return `${'encrypted' in socket ? 'https' : 'http'}://${headers.host}`;
+}
+
+function pathOf({ url = '' }: IncomingMessage): string {
+  return url.split('?', 1)[0]!;
+}
+
+/** The agent's own bytes where nothing was redacted; an audit line has no room for line ends. */
+function argumentsJson({ message, targets, route }: Exchange, policy: PolicyReload): string | undefined {
+  const range = message?.layout.arguments;
+  const target = targets[0];
+  if (message === undefined || range === undefined || target === undefined || route === undefined) return undefined;
+  const name = target.kind === 'resource' ? target.uri : target.name;
+  const { value, redacted } = redactArguments(policy.active.policy, route.server, name, message.params?.['arguments']);
+  if (redacted) return JSON.stringify(value);
+  const text = message.bytes.toString('utf8', range.start, range.end);
+  return /[\r\n]/.test(text) ? JSON.stringify(value) : text;
+}
+
+function breakerOptions({ breaker }: Config) {
+  return { failures: breaker.failures, openMs: breaker.open, openMaxMs: breaker.openMax };
+}
+
+/** Above this share of the memory that the process may use, requests are shed. */
+const MEMORY_SHARE_MAX = 0.9;
+const MEMORY_LOOK_MS = 1_000;
+let memoryLookedAt = Number.NEGATIVE_INFINITY;
+let memoryIsShort: string | undefined;
+
+function memoryPressure(): string | undefined {
+  const now = monotonic();
+  if (now - memoryLookedAt < MEMORY_LOOK_MS) return memoryIsShort;
+  memoryLookedAt = now;
+  // 0 or absent where no control group bounds the process.
+  const limit = process.constrainedMemory();
+  const used = process.memoryUsage.rss();
+  memoryIsShort =
+    limit > 0 && used > limit * MEMORY_SHARE_MAX ? `memory is short: ${used} of ${limit} bytes` : undefined;
+  return memoryIsShort;
+}
+
+function monotonic(): number {
+  return performance.now();
+}
+
+function newErrorId(): string {
+  return randomBytes(8).toString('hex');
+}
+
+function adminUrl({ address: { host, port } }: AdminServer): string {
+  return `http://${host.includes(':') ? `[${host}]` : host}:${port}`;
+}

@@ -1,0 +1,92 @@
+/**
+ * `sidecar run`: starts the sidecar, says where it is and what it allows, and runs until it is told to stop.
+ */
+import { startSidecar } from '../app.ts';
+import { discoverConfig } from '../config/discover.ts';
+import type { Loaded } from '../config/load.ts';
+import { formatProblems, showFile } from '../config/problem.ts';
+import { createLogger, type LogLevel } from '../telemetry/log.ts';
+import { explain } from './check.ts';
+
+export interface RunOptions {
+  readonly config?: string;
+  readonly logLevel?: LogLevel;
+  readonly json: boolean;
+}
+
+export async function run(options: RunOptions): Promise<number> {
+  const loaded = await discoverConfig(options.config);
+  if (!loaded.ok) {
+    process.stderr.write(`${formatProblems(loaded.error)}\n`);
+    return 2;
+  }
+  const log = createLogger({
+    level: options.logLevel ?? loaded.value.config.log.level,
+    json: options.json || !process.stderr.isTTY,
+    write: (line) => process.stderr.write(line),
+    now: Date.now,
+  });
+  const started = await startSidecar(loaded.value, { log });
+  if (!started.ok) {
+    process.stderr.write(`sidecar: ${started.error}\n`);
+    return 2;
+  }
+  const sidecar = started.value;
+  if (options.json)
+    process.stdout.write(`${JSON.stringify({ event: 'listening', mcp: sidecar.mcp, admin: sidecar.admin })}\n`);
+  else process.stderr.write(greeting(loaded.value, sidecar.mcp, sidecar.admin));
+
+  await untilTold();
+  if (!options.json) process.stderr.write('\nstopping: finishing what is under way (once more to stop at once)\n');
+  // A second signal means: now.
+  const atOnce = untilTold().then(() => 'atOnce' as const);
+  const closed = await Promise.race([sidecar.close().then(() => 'closed' as const), atOnce]);
+  return closed === 'closed' ? 0 : 130;
+}
+
+function untilTold(): Promise<void> {
+  return new Promise((resolve) => {
+    const told = () => {
+      process.off('SIGINT', told);
+      process.off('SIGTERM', told);
+      resolve();
+    };
+    process.on('SIGINT', told);
+    process.on('SIGTERM', told);
+  });
+}
+
+/** What a person wants to know at this moment: where, how to use it, what is allowed, where it is recorded. */
+function greeting(loaded: Loaded, mcp: readonly string[], admin: string): string {
+  const { servers, agents, rules, policy, warnings } = explain(loaded);
+  const endpoint = mcp[0]!;
+  const base = endpoint.replace(/\/mcp$/, '');
+  const single = servers.length === 1;
+  const urls = single ? [endpoint] : servers.map(({ name }) => `${base}/servers/${name}/mcp`);
+  const entries = single
+    ? [[`sidecar`, { type: 'http', url: endpoint }] as const]
+    : servers.map(({ name }, index) => [name, { type: 'http', url: urls[index] }] as const);
+  const lines = [
+    '',
+    ...urls.map((url, index) => `${index === 0 ? 'endpoint ' : '         '}${url}`),
+    '',
+    'paste into an MCP client:',
+    `  ${JSON.stringify({ mcpServers: Object.fromEntries(entries) })}`,
+    '',
+    `policy   ${policy.file}, mode ${policy.mode}${policy.mode === 'audit' ? ': EVERYTHING IS LET THROUGH, and what enforcing would refuse is recorded' : ''}`,
+    ...agents.map(({ name, may }) => `         ${name}: ${may.join(' | ') || 'no role; only what the rules say'}`),
+    ...rules.map((rule) => `         rule ${rule}`),
+    ...(policy.mode === 'audit'
+      ? [
+          '         to enforce: sidecar init writes a policy.yaml; set mode: enforce in it when the audit shows what you expect',
+        ]
+      : []),
+    `audit    ${showFile(loaded.config.audit.path)}`,
+    `metrics  ${admin}/metrics`,
+    ...warnings.map((warning) => `mind     ${warning}`),
+    '',
+    'Ctrl-C ends it.',
+    '',
+  ];
+  return `${lines.join('\n')}\n`;
+}

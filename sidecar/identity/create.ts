@@ -1,0 +1,70 @@
+/**
+ * From `identify` in the configuration to the methods that the stage asks, in their order, and the sockets that some
+ * of them need.
+ */
+import type { Socket } from 'node:net';
+import { err, ok, type Result } from '../../policies/result.ts';
+import { createSecret, type Environment, type SecretReference } from '../credentials/secret.ts';
+import { createApiKeyIdentity } from './api-key.ts';
+import { createGroupIdentity } from './group.ts';
+import type { IdentityMethod } from './identify.ts';
+import { createSocketIdentity } from './socket.ts';
+import { createUidIdentity } from './uid.ts';
+
+export type IdentityConfig =
+  | { readonly type: 'uid'; readonly agents: Readonly<Record<string, string>> }
+  | { readonly type: 'socket'; readonly agents: Readonly<Record<string, string>> }
+  | { readonly type: 'apiKey'; readonly agents: Readonly<Record<string, SecretReference>> };
+
+export interface AgentSocket {
+  readonly path: string;
+  readonly onConnection: (socket: Socket) => void;
+}
+
+export interface Identities {
+  readonly methods: readonly IdentityMethod[];
+  /** One unix socket for each agent of `type: socket`. */
+  readonly sockets: readonly AgentSocket[];
+}
+
+/** @param group The name by which everyone is known when nothing is configured. */
+export function createIdentities(
+  configs: readonly IdentityConfig[],
+  group: string,
+  environment: Environment,
+): Result<Identities, string> {
+  if (configs.length === 0) return ok({ methods: [createGroupIdentity(group)], sockets: [] });
+  const methods: IdentityMethod[] = [];
+  const sockets: AgentSocket[] = [];
+  for (const config of configs) {
+    const method = createMethod(config, sockets, environment);
+    if (!method.ok) return err(`identify: ${method.error}`);
+    methods.push(method.value);
+  }
+  return ok({ methods, sockets });
+}
+
+function createMethod(
+  config: IdentityConfig,
+  sockets: AgentSocket[],
+  environment: Environment,
+): Result<IdentityMethod, string> {
+  switch (config.type) {
+    case 'uid':
+      return createUidIdentity({ agents: config.agents });
+    case 'apiKey':
+      return createApiKeyIdentity(
+        Object.fromEntries(
+          Object.entries(config.agents).map(([agent, reference]) => [agent, createSecret(reference, environment).read]),
+        ),
+      );
+    case 'socket': {
+      const identity = createSocketIdentity(config.agents);
+      if (!identity.ok) return identity;
+      for (const { path, agent } of identity.value.listeners()) {
+        sockets.push({ path, onConnection: (socket) => identity.value.onConnection(agent, socket) });
+      }
+      return ok(identity.value.method);
+    }
+  }
+}

@@ -1,0 +1,132 @@
+/**
+ * The sockets on which agents connect: plain or TLS, TCP or unix. Hands each request to the pipeline; holds no rules.
+ */
+import { chmod } from 'node:fs/promises';
+import * as http from 'node:http';
+import type { AddressInfo, Socket } from 'node:net';
+import { err, ok, type Result } from '../policies/result.ts';
+
+export type ListenTarget =
+  | { readonly kind: 'tcp'; readonly host: string; readonly port: number; readonly tls: ListenTls | undefined }
+  | { readonly kind: 'unix'; readonly path: string };
+
+/** PEM texts. With `clientCa` a caller must show a certificate of one of these authorities. */
+export interface ListenTls {
+  readonly cert: string;
+  readonly key: string;
+  readonly clientCa: string | undefined;
+}
+
+export interface ListenLimits {
+  readonly headersBytes: number;
+  readonly connections: number;
+}
+
+export interface Listener {
+  /** Where agents reach `/mcp` here. */
+  readonly url: string;
+  /** Accepts nobody any more, and lets connections without a request go. */
+  stop(): void;
+  /** Cuts what is left. */
+  destroy(): void;
+}
+
+/** A caller gets this long to send its head, and its whole request: a slow one must not hold a place (slowloris). */
+const HEAD_TIMEOUT_MS = 10_000;
+const REQUEST_TIMEOUT_MS = 60_000;
+/** Longer than the idle time of common HTTP clients, so that it is they who close (RFC 9112 section 9.5). */
+const KEEP_ALIVE_MS = 75_000;
+
+/** Problems come back as a sentence that says what to do. */
+export async function openListener(
+  target: ListenTarget,
+  limits: ListenLimits,
+  onRequest: (request: http.IncomingMessage, response: http.ServerResponse) => void,
+  onConnection?: (socket: Socket) => void,
+): Promise<Result<Listener, string>> {
+  const tls = target.kind === 'tcp' ? target.tls : undefined;
+  const options: http.ServerOptions = {
+    maxHeaderSize: limits.headersBytes,
+    headersTimeout: HEAD_TIMEOUT_MS,
+    requestTimeout: REQUEST_TIMEOUT_MS,
+    keepAliveTimeout: KEEP_ALIVE_MS,
+    connectionsCheckingInterval: 2_000,
+  };
+  const server = tls === undefined ? http.createServer(options) : await createTlsServer(options, tls);
+  server.maxConnections = limits.connections;
+  server.on('request', onRequest);
+  server.on('clientError', refuseBrokenRequest);
+  if (onConnection !== undefined) server.on('connection', onConnection);
+
+  const failure = await new Promise<NodeJS.ErrnoException | undefined>((resolve) => {
+    server.once('error', resolve);
+    const listening = () => {
+      server.off('error', resolve);
+      resolve(undefined);
+    };
+    if (target.kind === 'tcp') server.listen({ host: target.host, port: target.port }, listening);
+    else server.listen({ path: target.path }, listening);
+  });
+  if (failure !== undefined) return err(explain(target, failure));
+  // Whoever may open the socket is the group: nobody else on the machine is.
+  if (target.kind === 'unix') await chmod(target.path, 0o600);
+
+  return ok({
+    url: urlOf(target, server),
+    stop: () => {
+      server.close();
+      server.closeIdleConnections();
+    },
+    destroy: () => server.closeAllConnections(),
+  });
+}
+
+async function createTlsServer(options: http.ServerOptions, { cert, key, clientCa }: ListenTls): Promise<http.Server> {
+  const { createServer } = await import('node:https');
+  return createServer({
+    ...options,
+    cert,
+    key,
+    minVersion: 'TLSv1.2',
+    ...(clientCa === undefined ? undefined : { ca: clientCa, requestCert: true, rejectUnauthorized: true }),
+  });
+}
+
+/** What is not HTTP never becomes a request; it still gets an answer, where one can be written. */
+function refuseBrokenRequest(error: NodeJS.ErrnoException, socket: Socket): void {
+  if (!socket.writable || error.code === 'ECONNRESET') {
+    socket.destroy();
+    return;
+  }
+  const status =
+    error.code === 'HPE_HEADER_OVERFLOW'
+      ? '431 Request Header Fields Too Large'
+      : error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
+        ? '408 Request Timeout'
+        : '400 Bad Request';
+  socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
+}
+
+function urlOf(target: ListenTarget, server: http.Server): string {
+  if (target.kind === 'unix') return `unix:${target.path}`;
+  const { port } = server.address() as AddressInfo;
+  const host = target.host.includes(':') ? `[${target.host}]` : target.host;
+  return `${target.tls === undefined ? 'http' : 'https'}://${host}:${port}/mcp`;
+}
+
+function explain(target: ListenTarget, error: NodeJS.ErrnoException): string {
+  const where = target.kind === 'unix' ? target.path : `${target.host} port ${target.port}`;
+  switch (error.code) {
+    case 'EADDRINUSE':
+      return `${where} is in use by another process: stop it, or choose another address (listen.mcp)`;
+    case 'EADDRNOTAVAIL':
+    case 'EAFNOSUPPORT':
+      return `this machine has no address ${where}: take it out of listen.mcp`;
+    case 'EACCES':
+      return `not allowed to listen on ${where}: choose a port above 1023, or a folder that may be written (listen.mcp)`;
+    case 'ENOENT':
+      return `the folder of ${where} does not exist: make it, or choose another path (listen.mcp)`;
+    default:
+      return `cannot listen on ${where}: ${error.code ?? error.message}`;
+  }
+}

@@ -1,0 +1,122 @@
+/**
+ * One exchange on its way through the pipeline: what arrived, and what each stage has found out about it.
+ *
+ * Stages fill it from the outside in; the types below say what is there at which point, so that a stage which needs
+ * a caller cannot be stacked before the one that finds it.
+ */
+import type { IncomingMessage } from 'node:http';
+import type { Call, Decision, Subject, Target } from '../../policies/decision.ts';
+import type { Caller } from '../identity/identify.ts';
+import type { Era, Message } from '../protocol/message.ts';
+import type { Upstream, UpstreamFailure, UpstreamResponse } from '../upstream/upstream.ts';
+import type { Outcome } from './compose.ts';
+import type { Permit } from './permit.ts';
+import type { Reply } from './reply.ts';
+
+/** Where the request's path leads. */
+export interface Route {
+  readonly server: string;
+  readonly upstream: Upstream;
+}
+
+/** Trace context of this exchange (W3C Trace Context; SEP-414 for `_meta`). */
+export interface Trace {
+  readonly traceId: string;
+  readonly serverSpanId: string;
+  readonly clientSpanId: string;
+  readonly parentSpanId: string | undefined;
+  readonly traceState: string | undefined;
+  readonly sampled: boolean;
+  /** What goes into `_meta.traceparent`; `undefined` leaves the agent's own in place. */
+  readonly inject: string | undefined;
+}
+
+/** One try at the upstream. */
+export interface Attempt {
+  succeeded(): void;
+  failed(failure: UpstreamFailure | undefined): void;
+}
+
+/** What came back, as far as the observers need it. Filled by `forward` and `inspect`. */
+export interface Outgoing {
+  startedAt: number;
+  endedAt: number;
+  status: number | undefined;
+  attempts: number;
+}
+
+export class Exchange {
+  readonly request: IncomingMessage;
+  readonly reply: Reply;
+  /** Wall clock, milliseconds since the epoch: for people. */
+  readonly startedAt: number;
+  /** Monotonic clock, milliseconds: for durations. */
+  readonly started: number;
+
+  route: Route | undefined = undefined;
+  caller: Caller | undefined = undefined;
+  message: Message | undefined = undefined;
+  /** The id in a body that was refused as ambiguous, where the id itself is not. */
+  refusedId: string | number | undefined = undefined;
+  era: Era | undefined = undefined;
+  protocolVersion: string | undefined = undefined;
+  /** The upstream's own session id, unsealed and found to belong to this caller and server. */
+  upstreamSessionId: string | undefined = undefined;
+  sessionHash: string | undefined = undefined;
+  trace: Trace | undefined = undefined;
+
+  subject: Subject | undefined = undefined;
+  targets: readonly Target[] = [];
+  call: Call | undefined = undefined;
+  decision: Decision | undefined = undefined;
+  policyVersion: string | undefined = undefined;
+  permit: Permit | undefined = undefined;
+
+  /** Moves the exchange from the request limit to the stream limit; set by `admit`. */
+  becomeStream: (() => Outcome) | undefined = undefined;
+
+  /** Set by `route` for the attempt under way: `forward` tells it what became of the server. */
+  attempt: Attempt | undefined = undefined;
+  /** What the credential added for this attempt. */
+  credentialHeaders: Readonly<Record<string, string>> = {};
+  /** Everything that goes upstream as headers in this attempt. */
+  outgoingHeaders: Readonly<Record<string, string>> = {};
+  /** Called once with the actual token cost when the answer is known. */
+  settleTokens: ((actual: number) => void) | undefined = undefined;
+  /** Called with the whole answer when it may be kept for the next one who asks the same. */
+  keepAnswer: ((answer: Buffer) => void) | undefined = undefined;
+  outgoing: Outgoing | undefined = undefined;
+  answer: UpstreamResponse | undefined = undefined;
+
+  reason:
+    | { readonly text: string; readonly rule: string | undefined; readonly kind: string; readonly errorId: string }
+    | undefined = undefined;
+  rpcCode: number | undefined = undefined;
+  toolError = false;
+  cached = false;
+  tokensIn: number | undefined = undefined;
+  tokensOut: number | undefined = undefined;
+  bytesIn = 0;
+
+  constructor(request: IncomingMessage, reply: Reply, startedAt: number, started: number) {
+    this.request = request;
+    this.reply = reply;
+    this.startedAt = startedAt;
+    this.started = started;
+  }
+}
+
+type With<E, K extends keyof Exchange> = E & { readonly [P in K]-?: NonNullable<Exchange[P]> };
+
+/** After `guard`. */
+export type Routed = With<Exchange, 'route'>;
+/** After `identify`. */
+export type Identified = With<Routed, 'caller'>;
+/** After `parse`. A GET or DELETE has no message. */
+export type Parsed = With<Identified, 'era' | 'trace'>;
+/** After `authorize`: only an exchange with a permit gets this far. */
+export type Permitted = With<Parsed, 'permit' | 'subject' | 'decision'>;
+/** After `route`. */
+export type Attempted = With<Permitted, 'attempt'>;
+/** After `forward`. */
+export type Answered = With<Attempted, 'answer' | 'outgoing'>;

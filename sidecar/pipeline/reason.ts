@@ -1,0 +1,239 @@
+/**
+ * Why an exchange was not served, and what the agent is told of it.
+ *
+ * One tagged union of reasons, one exhaustive switch to the wire (DESIGN.md 2.6). The rich reason goes to the audit
+ * under the error id; the public text names the rule and that id, never a secret, an upstream body or an inner host.
+ * Pure.
+ */
+import type { Era, MalformedReason } from '../protocol/message.ts';
+
+export type Reason =
+  | { readonly kind: 'hostNotAllowed'; readonly value: string }
+  | { readonly kind: 'originNotAllowed'; readonly value: string }
+  | { readonly kind: 'pathUnknown'; readonly detail: string }
+  | { readonly kind: 'methodNotAllowed'; readonly allow: string }
+  | { readonly kind: 'badHeader'; readonly detail: string }
+  | { readonly kind: 'unsupportedMediaType'; readonly value: string }
+  | { readonly kind: 'unidentified'; readonly challenge: string; readonly detail: string }
+  | { readonly kind: 'malformed'; readonly reason: MalformedReason }
+  | { readonly kind: 'sessionUnknown'; readonly detail: string }
+  | {
+      readonly kind: 'hidden';
+      readonly what: 'tool' | 'prompt' | 'resource' | 'method';
+      readonly name: string;
+      readonly rule: string | undefined;
+      readonly detail: string;
+    }
+  | { readonly kind: 'forbidden'; readonly rule: string; readonly detail: string }
+  | { readonly kind: 'quota'; readonly quota: string; readonly retryAfterMs: number; readonly asToolError: boolean }
+  | { readonly kind: 'noCredential'; readonly detail: string; readonly retryAfterMs: number }
+  /** The server said 401 to our credential. `route` turns it into another try, or into `noCredential`. */
+  | { readonly kind: 'upstreamUnauthorized'; readonly challenge: string | undefined; readonly detail: string }
+  | {
+      readonly kind: 'unavailable';
+      readonly why: 'breaker' | 'unreachable' | 'busy' | 'shedding' | 'draining' | 'auditFailing';
+      readonly detail: string;
+      readonly retryAfterMs: number;
+    }
+  | { readonly kind: 'upstreamTimeout'; readonly phase: string; readonly afterMs: number }
+  | { readonly kind: 'upstreamGarbage'; readonly detail: string }
+  | {
+      readonly kind: 'upstreamRefused';
+      readonly status: number;
+      readonly detail: string;
+      readonly retryAfter: string | undefined;
+    }
+  | { readonly kind: 'aborted'; readonly detail: string }
+  | { readonly kind: 'internal'; readonly detail: string };
+
+/** A refusal as it goes over the wire. `tool` stands in for `error` where the model itself should read it. */
+export interface Wire {
+  readonly status: number;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly error: { readonly code: number; readonly message: string; readonly data?: unknown };
+  /** Answer as a tools/call result with `isError: true` instead of an error. */
+  readonly asToolError: boolean;
+}
+
+export interface WireContext {
+  readonly errorId: string;
+  readonly era: Era | undefined;
+  /** JSON-RPC method of the refused request, when known. */
+  readonly method: string | undefined;
+}
+
+/** DESIGN.md 2.6, row by row. */
+export function toWire(reason: Reason, context: WireContext): Wire {
+  const wire = wireOf(reason, context);
+  // A 2026-07-28 client takes any 4xx or JSON-RPC error on its probe as «legacy server» and stays there. Only what the
+  // probe itself got wrong may say so; everything of ours is a passing condition.
+  const isProbe = context.method === 'server/discover';
+  const isProtocolError = reason.kind === 'malformed' || reason.kind === 'upstreamRefused';
+  return isProbe && !isProtocolError && wire.status < 500
+    ? { ...wire, status: 503, headers: { ...wire.headers, 'retry-after': '1' } }
+    : wire;
+}
+
+function wireOf(reason: Reason, { errorId, era }: WireContext): Wire {
+  switch (reason.kind) {
+    case 'hostNotAllowed':
+      return refusal(403, -31403, 'Host not allowed', { errorId });
+    case 'originNotAllowed':
+      return refusal(403, -31403, 'Origin not allowed', { errorId });
+    case 'pathUnknown':
+      return refusal(404, -31404, reason.detail, { errorId });
+    case 'methodNotAllowed':
+      return refusal(405, -31405, 'Method not allowed', { errorId }, { allow: reason.allow });
+    case 'badHeader':
+      return refusal(400, -32600, `Invalid request: ${reason.detail}`, { errorId });
+    case 'unsupportedMediaType':
+      return refusal(415, -32600, 'Unsupported Media Type: Content-Type must be application/json', { errorId });
+    case 'unidentified':
+      return refusal(401, -31401, 'Caller not identified', { errorId }, { 'www-authenticate': reason.challenge });
+    case 'malformed':
+      return malformed(reason.reason);
+    case 'sessionUnknown':
+      // The words and the code of the SDK's own server: clients re-initialize on this status.
+      return refusal(404, -32001, 'Session not found');
+    case 'hidden':
+      return hidden(reason.what, reason.name, era);
+    case 'forbidden':
+      return refusal(200, -31403, `Refused by policy rule "${reason.rule}" (error ${errorId})`, {
+        rule: reason.rule,
+        errorId,
+      });
+    case 'quota': {
+      const data = { quota: reason.quota, retryAfterMs: reason.retryAfterMs, errorId };
+      const text = `Quota "${reason.quota}" is spent; ${whenAgain(reason.retryAfterMs)} (error ${errorId})`;
+      if (reason.asToolError) return { ...refusal(200, -31429, text, data), asToolError: true };
+      return refusal(429, -31429, text, data, retryAfter(reason.retryAfterMs));
+    }
+    case 'noCredential':
+    case 'upstreamUnauthorized':
+      return refusal(502, -31502, `The sidecar could not get its credential for this server (error ${errorId})`, {
+        errorId,
+      });
+    case 'unavailable':
+      return refusal(
+        503,
+        -31503,
+        `${unavailableText(reason.why)} (error ${errorId})`,
+        { errorId, retryAfterMs: reason.retryAfterMs },
+        retryAfter(reason.retryAfterMs),
+      );
+    case 'upstreamTimeout':
+      return refusal(504, -31504, `The server did not answer in time (error ${errorId})`, { errorId });
+    case 'upstreamGarbage':
+      return refusal(502, -31502, `The server answered something that is not MCP (error ${errorId})`, { errorId });
+    case 'upstreamRefused': {
+      const headers = reason.retryAfter === undefined ? {} : { 'retry-after': reason.retryAfter };
+      return refusal(
+        reason.status,
+        -31502,
+        `The server answered with HTTP status ${reason.status} (error ${errorId})`,
+        { errorId },
+        headers,
+      );
+    }
+    case 'aborted':
+      return refusal(499, -31499, 'The agent has gone', { errorId });
+    case 'internal':
+      return refusal(500, -32603, `Internal error (error ${errorId})`, { errorId });
+  }
+}
+
+function malformed(reason: MalformedReason): Wire {
+  switch (reason.kind) {
+    case 'notJson':
+      return refusal(400, -32700, `Parse error: ${reason.detail}`);
+    case 'tooDeep':
+      return refusal(400, -32600, `Invalid request: nested deeper than ${reason.depthMax} levels`);
+    case 'tooLarge':
+      return refusal(413, -32600, `Invalid request: larger than ${reason.bytesMax} bytes`);
+    case 'duplicateKey':
+      return refusal(400, -32600, `Invalid request: duplicate key ${reason.path}`);
+    case 'lookalikeKey':
+      return refusal(
+        400,
+        -32600,
+        `Invalid request: the key ${JSON.stringify(reason.key)} looks like ${JSON.stringify(reason.looksLike)}`,
+      );
+    case 'notJsonRpc':
+    case 'batchRefused':
+      return refusal(400, -32600, `Invalid request: ${reason.detail}`);
+    case 'headerMismatch':
+      return refusal(400, -32020, `Header mismatch: ${reason.detail}`);
+    case 'unsupportedVersion':
+      return reason.era === 'modern'
+        ? refusal(400, -32022, `Unsupported protocol version: ${reason.requested}`, {
+            supported: reason.supported,
+            requested: reason.requested,
+          })
+        : refusal(
+            400,
+            -32000,
+            `Bad Request: Unsupported protocol version: ${reason.requested} (supported versions: ${reason.supported.join(', ')})`,
+          );
+    case 'envelopeMissing':
+      return refusal(400, -32602, `Invalid params: ${reason.detail}`);
+  }
+}
+
+/** Answers exactly as a server does that has no such thing, so that what is hidden cannot be told from what is not there. */
+function hidden(what: 'tool' | 'prompt' | 'resource' | 'method', name: string, era: Era | undefined): Wire {
+  switch (what) {
+    case 'tool':
+      return refusal(200, -32602, `Unknown tool: ${name}`);
+    case 'prompt':
+      return refusal(200, -32602, `Unknown prompt: ${name}`);
+    case 'resource':
+      // 2026-07-28 moved «resource not found» from -32002 to -32602.
+      return refusal(200, era === 'modern' ? -32602 : -32002, `Resource not found: ${name}`);
+    case 'method':
+      return refusal(era === 'modern' ? 404 : 200, -32601, 'Method not found');
+  }
+}
+
+function unavailableText(why: Extract<Reason, { kind: 'unavailable' }>['why']): string {
+  switch (why) {
+    case 'breaker':
+      return 'The server has failed repeatedly and is given time to recover';
+    case 'unreachable':
+      return 'The server cannot be reached';
+    case 'busy':
+      return 'The server has no room for another session or request';
+    case 'shedding':
+      return 'The sidecar is overloaded';
+    case 'draining':
+      return 'The sidecar is shutting down';
+    case 'auditFailing':
+      return 'The audit log cannot be written, and the configuration says to refuse then';
+  }
+}
+
+/** Infinity: the cost alone is over the limit, so that waiting does not help. */
+function whenAgain(retryAfterMs: number): string {
+  return Number.isFinite(retryAfterMs)
+    ? `try again in ${Math.ceil(retryAfterMs / 1000)} s`
+    : 'this call alone costs more than the limit';
+}
+
+/** RFC 9110 section 10.2.3: whole seconds, rounded up. */
+function retryAfter(ms: number): Record<string, string> {
+  return Number.isFinite(ms) ? { 'retry-after': String(Math.max(1, Math.ceil(ms / 1000))) } : {};
+}
+
+function refusal(
+  status: number,
+  code: number,
+  message: string,
+  data?: unknown,
+  headers: Readonly<Record<string, string>> = {},
+): Wire {
+  return {
+    status,
+    headers,
+    error: data === undefined ? { code, message } : { code, message, data },
+    asToolError: false,
+  };
+}

@@ -1,0 +1,104 @@
+/**
+ * Stage 7. Asks the policy and issues the permit. The one compiled decision judges the call here, filters the lists in
+ * `inspect` (through the permit) and is what the audit records: what an agent sees is what it can call.
+ */
+import type { Call, Decision, Refused, Subject, Target } from '../../../policies/decision.ts';
+import { type CompiledPolicy, decide, isVisible } from '../../../policies/decide.ts';
+import { listedTarget, listKindOf, targetsOf } from '../../../policies/methods.ts';
+import type { Caller } from '../../identity/identify.ts';
+import type { Catalog } from '../../upstream/catalog.ts';
+import type { Outcome, Stage } from '../compose.ts';
+import type { Parsed, Permitted } from '../exchange.ts';
+import { issuePermit, type ListFilter } from '../permit.ts';
+import type { Reason } from '../reason.ts';
+
+/** A policy in force and the name under which the audit knows it. */
+export interface ActivePolicy {
+  readonly policy: CompiledPolicy;
+  readonly version: string;
+}
+
+export interface AuthorizePorts {
+  readonly group: string;
+  /** Read anew for each exchange, which keeps the one it got to its end: a reload never splits a decision. */
+  readonly policy: () => ActivePolicy;
+  readonly catalog: Catalog;
+  /** Wall clock, milliseconds since the epoch. */
+  readonly now: () => number;
+}
+
+const ALLOWED: Decision = { effect: 'allow', rule: undefined, wouldBe: undefined };
+
+export function authorize(ports: AuthorizePorts): Stage<Parsed, Permitted> {
+  return (exchange, next): Outcome | Promise<Outcome> => {
+    const { policy, version } = ports.policy();
+    const { message, route } = exchange;
+    const subject = subjectOf(exchange.caller, ports.group);
+    exchange.subject = subject;
+    exchange.policyVersion = version;
+
+    let decision: Decision = ALLOWED;
+    if (message !== undefined && message.kind !== 'response') {
+      const targets = targetsOf(route.server, message.method, message.params, (tool) =>
+        ports.catalog.annotationsOf(route.server, tool),
+      );
+      if (!targets.ok)
+        return { kind: 'malformed', reason: { kind: 'envelopeMissing', detail: targets.error, id: message.id } };
+      exchange.targets = targets.value;
+      const call: Call = {
+        method: message.method,
+        args: argumentsOf(message.params),
+        body: message.body,
+        sessionId: exchange.sessionHash,
+        now: ports.now(),
+      };
+      exchange.call = call;
+      for (const target of targets.value) {
+        decision = decide(policy, subject, target, call);
+        exchange.decision = decision;
+        if (decision.effect !== 'allow') return refusalOf(target, decision);
+      }
+    }
+    exchange.decision = decision;
+    exchange.permit = issuePermit({
+      server: route.server,
+      method: exchange.request.method as 'POST' | 'GET' | 'DELETE',
+      message,
+      filter: filterOf(policy, subject, route.server),
+    });
+    return next(exchange as Permitted);
+  };
+}
+
+function subjectOf(caller: Caller, group: string): Subject {
+  return { agent: { name: caller.agent, group, roles: caller.roles, claims: caller.claims }, user: caller.user };
+}
+
+function argumentsOf(
+  params: Readonly<Record<string, unknown>> | undefined,
+): Readonly<Record<string, unknown>> | undefined {
+  const value = params?.['arguments'];
+  return typeof value === 'object' && value !== null ? (value as Record<string, unknown>) : undefined;
+}
+
+function refusalOf(target: Target, refused: Refused): Reason {
+  if (refused.effect === 'refuse')
+    return { kind: 'forbidden', rule: refused.rule ?? 'default', detail: refused.reason };
+  const name = target.kind === 'resource' ? target.uri : target.name;
+  return { kind: 'hidden', what: target.kind, name, rule: refused.rule, detail: refused.reason };
+}
+
+/** An item that does not name itself cannot be judged, and is not shown. */
+function filterOf(policy: CompiledPolicy, subject: Subject, server: string): ListFilter {
+  return (kind, item) => {
+    const target = listedTarget(server, LIST_OF[kind], item);
+    return target !== undefined && isVisible(policy, subject, target);
+  };
+}
+
+const LIST_OF = {
+  tools: listKindOf('tools/list')!,
+  prompts: listKindOf('prompts/list')!,
+  resources: listKindOf('resources/list')!,
+  resourceTemplates: listKindOf('resources/templates/list')!,
+} as const;

@@ -1,0 +1,45 @@
+/**
+ * Stage 11. Builds the headers that go upstream: of the agent's own only those named here, so that no credential of
+ * its own (Authorization, Cookie, API keys) can pass, and then the group's. After `route`, so that each try carries the
+ * token of its moment.
+ */
+import type { IncomingHttpHeaders } from 'node:http';
+import type { Credential } from '../../credentials/credential.ts';
+import type { Outcome, Stage } from '../compose.ts';
+import type { Attempted } from '../exchange.ts';
+
+export function credential(credentials: ReadonlyMap<string, Credential>): Stage<Attempted, Attempted> {
+  return async (exchange, next): Promise<Outcome> => {
+    const headers = forwardable(exchange.request.headers);
+    if (exchange.upstreamSessionId !== undefined) headers['mcp-session-id'] = exchange.upstreamSessionId;
+
+    const held = credentials.get(exchange.route.server);
+    if (held !== undefined) {
+      const answer = held.headers();
+      const had = answer instanceof Promise ? await answer : answer;
+      if (!had.ok)
+        return {
+          kind: 'noCredential',
+          detail: `${had.error.kind}: ${had.error.detail}`,
+          retryAfterMs: had.error.retryAfterMs,
+        };
+      exchange.credentialHeaders = had.value;
+      Object.assign(headers, had.value);
+    }
+    exchange.outgoingHeaders = headers;
+    return next(exchange);
+  };
+}
+
+const FORWARDED = new Set(['accept', 'accept-language', 'content-type', 'last-event-id', 'user-agent']);
+
+function forwardable(headers: IncomingHttpHeaders): Record<string, string> {
+  const kept: Record<string, string> = {};
+  for (const name in headers) {
+    // `Mcp-Param-*` that we do not know must be forwarded (2026-07-28, Streamable HTTP). The session id is ours, not the server's.
+    if (!FORWARDED.has(name) && (!name.startsWith('mcp-') || name === 'mcp-session-id')) continue;
+    const value = headers[name];
+    if (value !== undefined) kept[name] = typeof value === 'string' ? value : value.join(', ');
+  }
+  return kept;
+}

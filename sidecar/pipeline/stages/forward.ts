@@ -1,0 +1,108 @@
+/**
+ * Stage 12. Sends what the permit holds, with the trace context spliced in, and takes the head of the answer. Takes a
+ * `Permit`, which only `authorize` issues.
+ */
+import { spliceTrace } from '../../protocol/splice.ts';
+import type { UpstreamFailure, UpstreamResponse } from '../../upstream/upstream.ts';
+import type { Outcome, Stage } from '../compose.ts';
+import type { Answered, Attempted, Outgoing } from '../exchange.ts';
+import type { Reason } from '../reason.ts';
+
+export interface ForwardPorts {
+  /** Monotonic clock, milliseconds. */
+  readonly now: () => number;
+}
+
+export function forward({ now }: ForwardPorts): Stage<Attempted, Answered> {
+  return async (exchange, next): Promise<Outcome> => {
+    const { permit, route, era, trace, reply } = exchange;
+    const { message } = permit;
+    const abort = new AbortController();
+    // 2026-07-28: closing the response stream cancels the request. The 2025 eras say that it does not, so there only a
+    // stream that carries nothing but the server's own messages ends with its reader.
+    if (era === 'modern' || message === undefined) reply.onGone(() => abort.abort());
+
+    const outgoing: Outgoing = {
+      startedAt: now(),
+      endedAt: 0,
+      status: undefined,
+      attempts: (exchange.outgoing?.attempts ?? 0) + 1,
+    };
+    exchange.outgoing = outgoing;
+    const sent = await route.upstream.send({
+      method: permit.method,
+      headers: exchange.outgoingHeaders,
+      body: message === undefined ? undefined : bodyOf(message, trace),
+      message,
+      era,
+      principal: exchange.caller.agent,
+      sessionId: exchange.upstreamSessionId,
+      signal: abort.signal,
+    });
+    if (!sent.ok) {
+      outgoing.endedAt = now();
+      // An agent that leaves, and a server that is full, say nothing about the server's health.
+      if (sent.error.kind !== 'aborted' && sent.error.kind !== 'busy') exchange.attempt.failed(sent.error);
+      return reasonOf(sent.error);
+    }
+
+    const answer = sent.value;
+    outgoing.status = answer.status;
+    const refusal = refusalOf(answer);
+    if (answer.status === 502 || answer.status === 503 || answer.status === 504) exchange.attempt.failed(undefined);
+    else exchange.attempt.succeeded();
+    if (refusal !== undefined) {
+      answer.cancel();
+      outgoing.endedAt = now();
+      return refusal;
+    }
+    exchange.answer = answer;
+    try {
+      return await next(exchange as Answered);
+    } finally {
+      outgoing.endedAt = now();
+      answer.cancel();
+    }
+  };
+}
+
+/** Responses of the agent (to sampling, elicitation, roots) carry no `params`, so no trace context either. */
+function bodyOf(message: NonNullable<Attempted['message']>, trace: Attempted['trace']): Buffer {
+  if (message.kind === 'response' || trace.inject === undefined) return message.bytes;
+  return spliceTrace(message, { traceparent: trace.inject, tracestate: trace.traceState });
+}
+
+/** Answers that must not reach the agent whatever their body says. */
+function refusalOf({ status, headers }: UpstreamResponse): Reason | undefined {
+  const challenge = headers['www-authenticate'];
+  // Relayed, a 401 makes the agent's client start an OAuth flow that it cannot finish.
+  if (status === 401)
+    return { kind: 'upstreamUnauthorized', challenge, detail: 'the server refused the credential (401)' };
+  if (status === 403 && challenge !== undefined)
+    return {
+      kind: 'noCredential',
+      detail: 'the server wants more scope than the credential has (403)',
+      retryAfterMs: 0,
+    };
+  if (status >= 300 && status < 400)
+    return { kind: 'upstreamGarbage', detail: `a redirect (${status}), which is never followed` };
+  const encoding = headers['content-encoding'];
+  if (encoding !== undefined && encoding !== 'identity')
+    return { kind: 'upstreamGarbage', detail: `Content-Encoding ${encoding}, which was not asked for` };
+  return undefined;
+}
+
+export function reasonOf(failure: UpstreamFailure): Reason {
+  switch (failure.kind) {
+    case 'unreachable':
+      return { kind: 'unavailable', why: 'unreachable', detail: failure.detail, retryAfterMs: 1_000 };
+    case 'busy':
+      return { kind: 'unavailable', why: 'busy', detail: failure.detail, retryAfterMs: failure.retryAfterMs };
+    case 'timeout':
+      return { kind: 'upstreamTimeout', phase: failure.phase, afterMs: failure.afterMs };
+    case 'garbage':
+      return { kind: 'upstreamGarbage', detail: failure.detail };
+    case 'aborted':
+      return { kind: 'aborted', detail: 'the agent has gone' };
+  }
+}

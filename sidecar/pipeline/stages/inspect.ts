@@ -1,0 +1,369 @@
+/**
+ * Stage 13. Relays the answer: bytes as they came, event by event, with lists filtered by the permit on whatever
+ * stream they come. Learns tools for the catalog, counts tokens, and never lets through what it could not read where a
+ * list could hide in it.
+ */
+import { listKindOf } from '../../../policies/methods.ts';
+import { filterLists } from '../../protocol/filter.ts';
+import type { JsonObject } from '../../protocol/message.ts';
+import { createFrameSplitter, encodeEvent, type Frame } from '../../protocol/sse.ts';
+import type { Catalog } from '../../upstream/catalog.ts';
+import { UpstreamBroken, type UpstreamResponse } from '../../upstream/upstream.ts';
+import type { Outcome, Stage } from '../compose.ts';
+import type { Answered } from '../exchange.ts';
+import type { ListFilter } from '../permit.ts';
+import { type Reason, toWire } from '../reason.ts';
+import type { Sessions } from '../sessions.ts';
+import { reasonOf } from './forward.ts';
+import { estimateTokens } from './quota.ts';
+
+export interface InspectPorts {
+  readonly limits: {
+    /** One event of a stream. */
+    readonly eventBytes: number;
+    /** One answer that must be read whole (a list). */
+    readonly wholeBytes: number;
+  };
+  readonly sessions: Sessions;
+  readonly catalog: Catalog;
+  /** A server said that a list or a resource changed. */
+  readonly changed: (server: string) => void;
+  /** Calls back when the sidecar drains, so that open streams end; returns how to stop listening. */
+  readonly onDrain: (listener: () => void) => () => void;
+  readonly newErrorId: () => string;
+}
+
+/** Answers up to this size are read whole before their head goes out, so that a broken one is still a clear error. */
+const WHOLE_BYTES_MAX = 64 * 1024;
+
+export function inspect(ports: InspectPorts): Stage<Answered, never> {
+  return (exchange): Outcome | Promise<Outcome> => {
+    const { answer, message } = exchange;
+    const type = answer.headers['content-type'] ?? '';
+    if (answer.status === 200 && type.startsWith('text/event-stream')) return relayStream(exchange, ports);
+    if (answer.status >= 400) return relayError(exchange, ports);
+    if (message?.kind === 'request') {
+      if (answer.status !== 200 || !type.startsWith('application/json')) {
+        return {
+          kind: 'upstreamGarbage',
+          detail: `status ${answer.status} with Content-Type ${JSON.stringify(type.slice(0, 100))} for a request`,
+        };
+      }
+      return relayJson(exchange, ports);
+    }
+    return relayAcknowledgement(exchange, ports);
+  };
+}
+
+/** A JSON answer to a request. */
+async function relayJson(exchange: Answered, ports: InspectPorts): Promise<Outcome> {
+  const { answer, reply } = exchange;
+  const mustReadWhole = listKindOf(exchange.message!.method) !== undefined;
+  const head = await readUpTo(answer, mustReadWhole ? ports.limits.wholeBytes : WHOLE_BYTES_MAX);
+  if ('failure' in head) return head.failure;
+
+  if (head.whole) {
+    const read = readMessage(head.bytes);
+    if (read === undefined) return { kind: 'upstreamGarbage', detail: 'the answer is not a JSON-RPC message' };
+    if (read['id'] !== exchange.message!.id)
+      return { kind: 'upstreamGarbage', detail: 'the answer carries the id of another request' };
+    const bytes = inspectMessage(exchange, ports, read, head.bytes);
+    if (reply.gone) return undefined;
+    reply.head(200, { ...replyHeaders(exchange, ports), 'content-length': String(bytes.length) });
+    reply.end(bytes);
+    return undefined;
+  }
+  if (mustReadWhole)
+    return { kind: 'upstreamGarbage', detail: `a list larger than limits.response (${ports.limits.wholeBytes} bytes)` };
+
+  reply.head(200, replyHeaders(exchange, ports));
+  let bytesOut = head.bytes.length;
+  await reply.write(head.bytes);
+  try {
+    for await (const chunk of answer.body) {
+      bytesOut += chunk.length;
+      if (!reply.gone) await reply.write(chunk);
+    }
+  } catch (error) {
+    if (!(error instanceof UpstreamBroken)) throw error;
+    return reasonOf(error.failure);
+  } finally {
+    exchange.tokensOut = estimateTokens(bytesOut);
+  }
+  reply.end();
+  return undefined;
+}
+
+/** An event stream: the answer to a request, or the server's own messages. */
+async function relayStream(exchange: Answered, ports: InspectPorts): Promise<Outcome> {
+  const { answer, reply, message } = exchange;
+  const splitter = createFrameSplitter(ports.limits.eventBytes);
+  const isPush = message === undefined || message.method === 'subscriptions/listen';
+  const state: StreamState = { answered: false, resumable: false };
+  let drained = false;
+  const stopListening = isPush
+    ? ports.onDrain(() => {
+        drained = true;
+        answer.cancel();
+      })
+    : undefined;
+  // The agent of a 2025 era may be gone and its request left to run: read on, write nothing.
+  const write = (bytes: Buffer) => (reply.gone ? undefined : reply.write(bytes));
+
+  reply.head(200, { 'cache-control': 'no-cache', 'x-accel-buffering': 'no', ...replyHeaders(exchange, ports) });
+  let broken: Reason | undefined;
+  try {
+    for await (const chunk of answer.body) {
+      const frames = splitter.push(chunk);
+      if (!frames.ok) {
+        broken = {
+          kind: 'upstreamGarbage',
+          detail: `an event larger than limits.event (${ports.limits.eventBytes} bytes)`,
+        };
+        break;
+      }
+      for (const frame of frames.value) {
+        const waiting = write(inspectFrame(exchange, ports, frame, state));
+        if (waiting !== undefined) await waiting;
+      }
+    }
+  } catch (error) {
+    if (!(error instanceof UpstreamBroken)) throw error;
+    broken = reasonOf(error.failure);
+  } finally {
+    stopListening?.();
+  }
+
+  if (message?.id !== undefined && !state.answered && !reply.gone) {
+    if (drained) {
+      await write(encodeEvent({ event: 'message', data: gracefulEnd(message.id) }));
+    } else if (!state.resumable) {
+      // A stream with event ids is taken up again by `Last-Event-ID`; any other has lost its answer, and the agent must hear it.
+      const reason = broken ?? { kind: 'upstreamGarbage', detail: 'the stream ended without an answer' };
+      const errorId = ports.newErrorId();
+      const wire = toWire(reason, { errorId, era: exchange.era, method: message.method });
+      exchange.reason = {
+        text: `${reason.kind}: ${'detail' in reason ? reason.detail : ''}`,
+        rule: undefined,
+        kind: reason.kind,
+        errorId,
+      };
+      exchange.rpcCode = wire.error.code;
+      await write(
+        encodeEvent({ event: 'message', data: JSON.stringify({ jsonrpc: '2.0', id: message.id, error: wire.error }) }),
+      );
+    }
+  }
+  reply.end();
+  return undefined;
+}
+
+interface StreamState {
+  /** The answer to the exchange's own request has passed. */
+  answered: boolean;
+  /** Events carry ids, so the agent can resume. */
+  resumable: boolean;
+}
+
+const NOTHING = Buffer.alloc(0);
+
+/** The bytes of an event to pass on: as they came, filtered, or none. */
+function inspectFrame(exchange: Answered, ports: InspectPorts, frame: Frame, state: StreamState): Buffer {
+  if (frame.id !== undefined) state.resumable = true;
+  // Comments, and the priming event of 2025-11-25, carry no message.
+  if (frame.data === undefined || frame.data === '') return frame.bytes;
+  const elements = readMessages(frame.data);
+  // What cannot be read cannot be judged, and a list might be in it.
+  if (elements === undefined) return NOTHING;
+
+  let changed = false;
+  const texts = elements.map((element) => {
+    if (exchange.message?.id !== undefined && element['id'] === exchange.message.id && !('method' in element))
+      state.answered = true;
+    const before =
+      elements.length === 1 && !frame.data!.trimStart().startsWith('[')
+        ? Buffer.from(frame.data!)
+        : Buffer.from(JSON.stringify(element));
+    const after = inspectMessage(exchange, ports, element, before);
+    if (after !== before) changed = true;
+    return after.toString();
+  });
+  if (!changed) return frame.bytes;
+  const data = frame.data.trimStart().startsWith('[') ? `[${texts.join(',')}]` : texts[0]!;
+  return encodeEvent({
+    ...(frame.id === undefined ? undefined : { id: frame.id }),
+    ...(frame.event === undefined ? undefined : { event: frame.event }),
+    data,
+  });
+}
+
+/** One message of the server: filters its lists, and notes what the observers and the quota want to know. */
+function inspectMessage(exchange: Answered, ports: InspectPorts, read: JsonObject, bytes: Buffer): Buffer {
+  const { server } = exchange.route;
+  const method = read['method'];
+  if (typeof method === 'string') {
+    if (method.endsWith('/list_changed') || method === 'notifications/resources/updated') ports.changed(server);
+    return bytes;
+  }
+  const result = read['result'];
+  const isOwnAnswer = exchange.message?.id !== undefined && read['id'] === exchange.message.id;
+  if (isOwnAnswer) noteAnswer(exchange, read, bytes.length);
+  if (typeof result !== 'object' || result === null) return bytes;
+
+  // A call's own result may well have a member called `tools`; on a stream that is not ours to match, only the shape is known.
+  const mayBeList = !isOwnAnswer || listKindOf(exchange.message!.method) !== undefined;
+  const filtered = mayBeList ? filterLists(bytes, learning(exchange.permit.filter, server, ports.catalog)) : bytes;
+  if (isOwnAnswer) exchange.keepAnswer?.(filtered);
+  return filtered;
+}
+
+function noteAnswer(exchange: Answered, read: JsonObject, bytes: number): void {
+  exchange.tokensOut = estimateTokens(bytes);
+  const error = read['error'] as { code?: unknown } | undefined;
+  if (typeof error?.code === 'number') exchange.rpcCode = error.code;
+  if ((read['result'] as { isError?: unknown } | undefined)?.isError === true) exchange.toolError = true;
+}
+
+/** Every tool that passes is learned, those that are filtered out too: policy may be reloaded. */
+function learning(filter: ListFilter, server: string, catalog: Catalog): ListFilter {
+  return (kind, item) => {
+    if (kind === 'tools') catalog.learn(server, item);
+    return filter(kind, item);
+  };
+}
+
+/** An answer of 400 and above. A JSON-RPC error is the server's word to the agent; anything else is only a status. */
+async function relayError(exchange: Answered, ports: InspectPorts): Promise<Outcome> {
+  const { answer, reply } = exchange;
+  const head = await readUpTo(answer, WHOLE_BYTES_MAX);
+  const bytes = 'failure' in head ? NOTHING : head.bytes;
+  const read = 'failure' in head || !head.whole ? undefined : readMessage(bytes);
+  if (read !== undefined && typeof (read['error'] as { code?: unknown } | undefined)?.code === 'number') {
+    exchange.rpcCode = (read['error'] as { code: number }).code;
+    if (reply.gone) return undefined;
+    reply.head(answer.status, { ...replyHeaders(exchange, ports), 'content-length': String(bytes.length) });
+    reply.end(bytes);
+    return undefined;
+  }
+  const detail = `the body is ${bytes.length === 0 ? 'empty' : 'not a JSON-RPC error'}`;
+  const retryAfter = answer.headers['retry-after'];
+  switch (answer.status) {
+    case 503:
+      return {
+        kind: 'unavailable',
+        why: 'unreachable',
+        detail: `the server answered 503; ${detail}`,
+        retryAfterMs: secondsOf(retryAfter) * 1000,
+      };
+    case 504:
+      return { kind: 'upstreamTimeout', phase: 'behind the server (504)', afterMs: 0 };
+    case 404:
+    case 405:
+      // Statuses that the transport itself gives a meaning: session gone, no stream here.
+      if (exchange.message === undefined) return relayBare(exchange, ports);
+      break;
+    default:
+      if (answer.status >= 500)
+        return { kind: 'upstreamGarbage', detail: `the server answered ${answer.status}; ${detail}` };
+  }
+  return { kind: 'upstreamRefused', status: answer.status, detail, retryAfter };
+}
+
+/** RFC 9110 section 10.2.3; a date, or nothing, counts as one second. */
+function secondsOf(retryAfter: string | undefined): number {
+  return retryAfter !== undefined && /^\d{1,6}$/.test(retryAfter) ? Number(retryAfter) : 1;
+}
+
+/** The answer to a notification, a response or a DELETE: its status is all there is to it. */
+function relayAcknowledgement(exchange: Answered, ports: InspectPorts): Outcome {
+  if (exchange.permit.method === 'GET')
+    return { kind: 'upstreamGarbage', detail: 'a GET was answered with something that is not an event stream' };
+  return relayBare(exchange, ports);
+}
+
+function relayBare(exchange: Answered, ports: InspectPorts): undefined {
+  const { 'content-type': _, ...headers } = replyHeaders(exchange, ports);
+  exchange.reply.head(exchange.answer.status, headers);
+  exchange.reply.end();
+  return undefined;
+}
+
+/** What of the server's head the agent gets: no cookie, no challenge, nothing that tells of what stands behind. */
+function replyHeaders(
+  { answer, request, route, caller, upstreamSessionId }: Answered,
+  { sessions }: InspectPorts,
+): Record<string, string> {
+  const headers: Record<string, string> = {};
+  for (const name of RETURNED) {
+    const value = answer.headers[name];
+    if (value !== undefined) headers[name] = value;
+  }
+  const sessionId = answer.headers['mcp-session-id'];
+  if (sessionId !== undefined) {
+    const own = request.headers['mcp-session-id'];
+    headers['mcp-session-id'] =
+      sessionId === upstreamSessionId && typeof own === 'string'
+        ? own
+        : sessions.seal({
+            server: route.server,
+            agent: caller.agent,
+            upstreamSessionId: sessionId,
+            protocolVersion: undefined,
+          });
+  }
+  return headers;
+}
+
+const RETURNED = ['content-type', 'cache-control', 'x-accel-buffering', 'retry-after', 'allow'] as const;
+
+type Head = { readonly bytes: Buffer; readonly whole: boolean } | { readonly failure: Reason };
+
+/** The first chunks of a body: all of it when it ends within `bytesMax`. */
+async function readUpTo(answer: UpstreamResponse, bytesMax: number): Promise<Head> {
+  const chunks: Buffer[] = [];
+  let length = 0;
+  const body = answer.body[Symbol.asyncIterator]();
+  try {
+    while (length <= bytesMax) {
+      const next = await body.next();
+      if (next.done === true)
+        return { bytes: chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks, length), whole: true };
+      chunks.push(next.value);
+      length += next.value.length;
+    }
+  } catch (error) {
+    if (!(error instanceof UpstreamBroken)) throw error;
+    return { failure: reasonOf(error.failure) };
+  }
+  return { bytes: Buffer.concat(chunks, length), whole: false };
+}
+
+/** A JSON-RPC message of the server, or `undefined` for anything else. */
+function readMessage(bytes: Buffer): JsonObject | undefined {
+  const elements = readMessages(bytes.toString());
+  return elements?.length === 1 ? elements[0] : undefined;
+}
+
+function readMessages(text: string): readonly JsonObject[] | undefined {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+  const elements = Array.isArray(value) ? value : [value];
+  return elements.every(isMessage) ? elements : undefined;
+}
+
+function isMessage(value: unknown): value is JsonObject {
+  return typeof value === 'object' && value !== null && (value as JsonObject)['jsonrpc'] === '2.0';
+}
+
+/** 2026-07-28, subscriptions/listen: a stream that its server ends gracefully ends with the result of the request. */
+function gracefulEnd(id: string | number): string {
+  return JSON.stringify({
+    jsonrpc: '2.0',
+    id,
+    result: { resultType: 'complete', _meta: { 'io.modelcontextprotocol/subscriptionId': id } },
+  });
+}

@@ -1,0 +1,113 @@
+/**
+ * Stage 1. Tells the observers (audit, metrics, spans, live page) what became of every exchange, refused, aborted and
+ * shed ones included. Outermost, so that nothing can happen that is not recorded.
+ */
+import type { ExchangeObserver, FinishedExchange } from '../../telemetry/finished.ts';
+import type { Outcome, Stage } from '../compose.ts';
+import type { Exchange, Trace } from '../exchange.ts';
+
+export interface ObservePorts {
+  readonly group: string;
+  readonly observers: readonly ExchangeObserver[];
+  /** Monotonic clock, milliseconds. */
+  readonly now: () => number;
+  /** Ids for an exchange that was refused before its trace context was read. */
+  readonly newTrace: () => Trace;
+  /** The arguments as JSON text with the policy's redactions applied; `undefined` when there are none. */
+  readonly argumentsJson: (exchange: Exchange) => string | undefined;
+}
+
+export function observe(ports: ObservePorts): Stage<Exchange, Exchange> {
+  return async (exchange, next): Promise<Outcome> => {
+    try {
+      return await next(exchange);
+    } finally {
+      const finished = summarize(exchange, ports);
+      for (const observer of ports.observers) observer.finished(finished);
+    }
+  };
+}
+
+function summarize(exchange: Exchange, ports: ObservePorts): FinishedExchange {
+  const { message, route, caller, outgoing, decision, reason } = exchange;
+  const trace = exchange.trace ?? ports.newTrace();
+  const target = exchange.targets[0];
+  return {
+    startedAt: exchange.startedAt,
+    durationMs: ports.now() - exchange.started,
+    upstream:
+      outgoing === undefined || route === undefined
+        ? undefined
+        : {
+            startedAt: exchange.startedAt + (outgoing.startedAt - exchange.started),
+            durationMs: (outgoing.endedAt || ports.now()) - outgoing.startedAt,
+            transport: route.upstream.target.transport,
+            address: route.upstream.target.address,
+            port: route.upstream.target.port,
+            status: outgoing.status,
+            attempts: outgoing.attempts,
+          },
+    group: ports.group,
+    agent: caller?.agent,
+    user: caller?.user?.sub,
+    server: route?.server,
+    method:
+      message === undefined
+        ? exchange.request.method === 'POST'
+          ? undefined
+          : exchange.request.method
+        : message.method || 'response',
+    kind: message?.kind ?? (exchange.request.method === 'GET' && exchange.era !== undefined ? 'stream' : undefined),
+    tool: target?.kind === 'tool' ? target.name : undefined,
+    prompt: target?.kind === 'prompt' ? target.name : undefined,
+    resource: target?.kind === 'resource' ? target.uri : undefined,
+    argumentsJson: ports.argumentsJson(exchange),
+    decision: verdictOf(exchange),
+    rule: reason?.rule ?? (decision?.effect === 'allow' ? (decision.wouldBe?.rule ?? decision.rule) : decision?.rule),
+    reason: reason?.text ?? (decision?.effect === 'allow' ? decision.wouldBe?.reason : undefined),
+    httpStatus: exchange.reply.gone && !exchange.reply.started ? 499 : exchange.reply.status,
+    rpcCode: exchange.rpcCode,
+    toolError: exchange.toolError,
+    errorId: reason?.errorId,
+    tokensIn: exchange.tokensIn,
+    tokensOut: exchange.tokensOut,
+    bytesIn: exchange.bytesIn,
+    bytesOut: exchange.reply.bytesOut,
+    aborted: exchange.reply.gone,
+    cached: exchange.cached,
+    era: exchange.era,
+    protocolVersion: exchange.protocolVersion,
+    requestId: message?.id === undefined ? undefined : String(message.id),
+    sessionHash: exchange.sessionHash,
+    traceId: trace.traceId,
+    serverSpanId: trace.serverSpanId,
+    clientSpanId: trace.clientSpanId,
+    parentSpanId: trace.parentSpanId,
+    traceState: trace.traceState,
+    sampled: trace.sampled,
+    policyVersion: exchange.policyVersion,
+  };
+}
+
+function verdictOf({ reason, decision }: Exchange): FinishedExchange['decision'] {
+  switch (reason?.kind) {
+    case undefined:
+      return decision?.effect === 'allow' && decision.wouldBe !== undefined
+        ? 'audit'
+        : decision === undefined
+          ? 'error'
+          : 'allow';
+    case 'hidden':
+    case 'forbidden':
+    case 'unidentified':
+    case 'hostNotAllowed':
+    case 'originNotAllowed':
+    case 'malformed':
+    case 'badHeader':
+      return 'deny';
+    case 'quota':
+      return 'limit';
+    default:
+      return 'error';
+  }
+}

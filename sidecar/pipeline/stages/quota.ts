@@ -1,0 +1,61 @@
+/**
+ * Stage 8. Reserves what the call will cost before the server sees anything of it, and settles when the answer is
+ * known. After `authorize`, so that a refused call costs nothing; before `cache`, since an answer from the cache fills
+ * the model's context as well.
+ */
+import type { Charge, Reservation } from '../../../policies/quota.ts';
+import { chargesOf } from '../../../policies/quota.ts';
+import type { Outcome, Stage } from '../compose.ts';
+import type { Permitted } from '../exchange.ts';
+import type { QuotaStore } from '../quota-store.ts';
+import type { ActivePolicy } from './authorize.ts';
+
+export interface QuotaPorts {
+  readonly policy: () => ActivePolicy;
+  readonly store: QuotaStore;
+}
+
+export function quota(ports: QuotaPorts): Stage<Permitted, Permitted> {
+  return async (exchange, next): Promise<Outcome> => {
+    const { message, subject, call } = exchange;
+    const target = exchange.targets[0];
+    if (message === undefined || target === undefined || call === undefined) return next(exchange);
+
+    const tokensIn = estimateTokens(
+      message.layout.arguments === undefined ? 0 : message.layout.arguments.end - message.layout.arguments.start,
+    );
+    exchange.tokensIn = tokensIn;
+    const charges: readonly Charge[] = chargesOf(ports.policy().policy, subject, target, call, tokensIn);
+    if (charges.length === 0) return next(exchange);
+
+    const reserving = ports.store.reserve(charges);
+    const reserved = reserving instanceof Promise ? await reserving : reserving;
+    if (!reserved.ok)
+      return {
+        kind: 'quota',
+        quota: reserved.error.quota,
+        retryAfterMs: reserved.error.retryAfterMs,
+        asToolError: false,
+      };
+    return settleAfter(exchange, reserved.value, tokensIn, ports.store, next);
+  };
+}
+
+async function settleAfter(
+  exchange: Permitted,
+  reservation: Reservation,
+  tokensIn: number,
+  store: QuotaStore,
+  next: (exchange: Permitted) => Outcome | Promise<Outcome>,
+): Promise<Outcome> {
+  const outcome = await next(exchange);
+  // Nothing was sent: the call did not happen. Once anything was sent it did, whatever came back.
+  if (exchange.outgoing === undefined && !exchange.cached) store.release(reservation);
+  else store.settle(reservation, tokensIn + (exchange.tokensOut ?? 0));
+  return outcome;
+}
+
+/** Four bytes of JSON a token: OpenAI's rule of thumb for English text, close enough to reserve by. */
+export function estimateTokens(bytes: number): number {
+  return Math.ceil(bytes / 4);
+}

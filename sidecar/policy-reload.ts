@@ -1,0 +1,107 @@
+/**
+ * Keeps the policy in force up to date with its files. A new policy that does not compile is refused with file and
+ * line, and the last good one stays.
+ */
+import { createHash } from 'node:crypto';
+import { readdir, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { type Environment, type LoadedPolicy, loadPolicy, type PolicySource } from './config/policy-source.ts';
+import { formatProblems } from './config/problem.ts';
+import type { ActivePolicy } from './pipeline/stages/authorize.ts';
+
+/** Polling follows every way in which files are replaced, the atomic swap of a mounted ConfigMap included. */
+const POLL_MS = 1_000;
+
+export interface PolicyReloadPorts {
+  readonly onReloaded: (active: ActivePolicy) => void;
+  /** Every problem with its place, one a line. */
+  readonly onRefused: (problems: string) => void;
+}
+
+export class PolicyReload {
+  active: ActivePolicy;
+  readonly #source: PolicySource;
+  readonly #environment: Environment;
+  readonly #ports: PolicyReloadPorts;
+  #watch: readonly string[];
+  #seen: string;
+  #timer: NodeJS.Timeout | undefined;
+
+  private constructor(
+    first: LoadedPolicy,
+    source: PolicySource,
+    environment: Environment,
+    seen: string,
+    ports: PolicyReloadPorts,
+  ) {
+    this.active = activate(first);
+    this.#watch = first.watch;
+    this.#source = source;
+    this.#environment = environment;
+    this.#seen = seen;
+    this.#ports = ports;
+  }
+
+  static async start(
+    first: LoadedPolicy,
+    source: PolicySource,
+    environment: Environment,
+    ports: PolicyReloadPorts,
+  ): Promise<PolicyReload> {
+    const reload = new PolicyReload(first, source, environment, await fingerprint(first.watch), ports);
+    if (first.watch.length > 0) reload.#schedule();
+    return reload;
+  }
+
+  close(): void {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+  }
+
+  #schedule(): void {
+    this.#timer = setTimeout(async () => {
+      await this.check();
+      if (this.#timer !== undefined) this.#schedule();
+    }, POLL_MS);
+    this.#timer.unref();
+  }
+
+  /** Looks once, and loads again when something changed. */
+  async check(): Promise<void> {
+    const seen = await fingerprint(this.#watch);
+    if (seen === this.#seen) return;
+    this.#seen = seen;
+    const loaded = await loadPolicy(this.#source, this.#environment);
+    if (!loaded.ok) {
+      this.#ports.onRefused(formatProblems(loaded.error));
+      return;
+    }
+    const next = activate(loaded.value);
+    this.#watch = loaded.value.watch;
+    if (next.version === this.active.version) return;
+    this.active = next;
+    this.#ports.onReloaded(next);
+  }
+}
+
+function activate({ policy, document }: LoadedPolicy): ActivePolicy {
+  return { policy, version: createHash('sha256').update(JSON.stringify(document)).digest('hex').slice(0, 12) };
+}
+
+/** What stat says of each path, and of each file in a folder. A path that is not there counts as such. */
+async function fingerprint(paths: readonly string[]): Promise<string> {
+  const marks = await Promise.all(
+    paths.map(async (path) => {
+      try {
+        const found = await stat(path);
+        if (!found.isDirectory()) return `${path} ${found.ino} ${found.size} ${found.mtimeMs}`;
+        const names = (await readdir(path)).sort();
+        const inside = await Promise.all(names.map((name) => stat(join(path, name))));
+        return inside.map(({ ino, size, mtimeMs }, index) => `${names[index]} ${ino} ${size} ${mtimeMs}`).join('\n');
+      } catch (error) {
+        return `${path} ${(error as NodeJS.ErrnoException).code}`;
+      }
+    }),
+  );
+  return marks.join('\n');
+}

@@ -1,0 +1,127 @@
+/**
+ * From `servers` in the configuration to upstreams and the credentials that go with them.
+ */
+import { readFile } from 'node:fs/promises';
+import { err, ok, type Result } from '../../policies/result.ts';
+import type { Config, HttpServerConfig, StdioServerConfig } from '../config/schema.ts';
+import { createCredential } from '../credentials/create.ts';
+import type { Credential } from '../credentials/credential.ts';
+import { createSecret, type Environment } from '../credentials/secret.ts';
+import type { Log } from '../telemetry/log.ts';
+import { createHttpUpstream } from './http.ts';
+import type { Upstream } from './upstream.ts';
+
+export interface Upstreams {
+  readonly byName: ReadonlyMap<string, Upstream>;
+  /** Servers without an entry need none. */
+  readonly credentials: ReadonlyMap<string, Credential>;
+  close(graceMs: number): Promise<void>;
+}
+
+export interface UpstreamPorts {
+  readonly log: Log;
+  /** Monotonic clock, milliseconds. */
+  readonly now: () => number;
+}
+
+/** Problems come back as a sentence that names the server. */
+export async function createUpstreams(
+  config: Config,
+  environment: Environment,
+  ports: UpstreamPorts,
+): Promise<Result<Upstreams, string>> {
+  const byName = new Map<string, Upstream>();
+  const credentials = new Map<string, Credential>();
+  for (const [name, server] of Object.entries(config.servers)) {
+    if (server.kind === 'stdio') {
+      const upstream = await createStdio(name, server, config, environment, ports);
+      if (!upstream.ok) return upstream;
+      byName.set(name, upstream.value);
+      continue;
+    }
+    const tls = await readTls(name, server);
+    if (!tls.ok) return tls;
+    byName.set(
+      name,
+      createHttpUpstream({ name, url: new URL(server.url), tls: tls.value, timeouts: timeoutsOf(config) }),
+    );
+    if (server.auth.type === 'none') continue;
+    const log = (level: 'info' | 'warn', message: string) => ports.log[level](message, { server: name });
+    credentials.set(
+      name,
+      createCredential(
+        server.auth,
+        { name, url: server.url, tls: tls.value },
+        { now: Date.now, random: Math.random, environment, log },
+      ),
+    );
+  }
+  return ok({
+    byName,
+    credentials,
+    close: async (graceMs) => {
+      for (const credential of credentials.values()) credential.close();
+      await Promise.all([...byName.values()].map((upstream) => upstream.close(graceMs)));
+    },
+  });
+}
+
+/** Children are a matter of stdio servers alone: nothing of them is loaded without one. */
+async function createStdio(
+  name: string,
+  server: StdioServerConfig,
+  config: Config,
+  environment: Environment,
+  ports: UpstreamPorts,
+): Promise<Result<Upstream, string>> {
+  const { createStdioUpstream } = await import('./stdio-upstream.ts');
+  const env: Record<string, string> = {};
+  for (const variable of server.inheritEnv) {
+    const value = environment[variable];
+    if (value !== undefined) env[variable] = value;
+  }
+  for (const [variable, value] of Object.entries(server.env)) {
+    const read = typeof value === 'string' ? ok(value) : createSecret(value, environment).read();
+    if (!read.ok) return err(`servers.${name}.env.${variable}: ${read.error}`);
+    env[variable] = read.value;
+  }
+  const { limits, timeouts } = config;
+  return ok(
+    createStdioUpstream({
+      name,
+      command: [...server.command],
+      env,
+      cwd: server.cwd,
+      limits: {
+        childrenMax: limits.childrenPerServer,
+        sessionIdleMs: limits.sessionIdle,
+        messageBytesMax: limits.event,
+        queueMax: limits.inFlight,
+      },
+      timeouts: { headersMs: timeouts.headers, idleMs: timeouts.idle, totalMs: timeouts.total },
+      ports,
+    }),
+  );
+}
+
+async function readTls(
+  name: string,
+  { tls }: HttpServerConfig,
+): Promise<Result<{ ca?: string; cert?: string; key?: string } | undefined, string>> {
+  if (tls === undefined) return ok(undefined);
+  const texts: { ca?: string; cert?: string; key?: string } = {};
+  for (const part of ['ca', 'cert', 'key'] as const) {
+    const path = tls[part];
+    if (path === undefined) continue;
+    try {
+      texts[part] = await readFile(path, 'utf8');
+    } catch (error) {
+      return err(`servers.${name}.tls.${part}: ${path} cannot be read (${(error as NodeJS.ErrnoException).code})`);
+    }
+  }
+  return ok(texts);
+}
+
+function timeoutsOf({ timeouts }: Config) {
+  return { connectMs: timeouts.connect, headersMs: timeouts.headers, idleMs: timeouts.idle, totalMs: timeouts.total };
+}
