@@ -151,19 +151,23 @@ export const addedP50C1 = (rounds: readonly Round[]): Figure =>
   );
 
 /**
- * p99 added at 1,000 req/s. On a machine that is not quiet the milliseconds are the neighbours', so the ratio to
- * what `bare` adds decides there.
+ * p99 at 1,000 req/s: the milliseconds added to a direct call; on a machine that is not quiet, where the milliseconds
+ * are the neighbours', the ratio to `bare`'s own p99 (what bare adds may be nothing there, and nothing divides badly).
  */
 export function addedP99At1000(rounds: readonly Round[], quiet: boolean): Figure {
-  const ratio = figureOf(
-    addedRatios(rounds, (run) => run.at1000.p99Ms),
-    '× what bare adds',
+  const added = figureOf(
+    perRound(rounds, ['direct', 'sidecar'], (run) => run.sidecar.at1000.p99Ms - run.direct.at1000.p99Ms),
+    'ms',
     { atMost: 2 },
   );
-  const added = perRound(rounds, ['direct', 'sidecar'], (run) => run.sidecar.at1000.p99Ms - run.direct.at1000.p99Ms);
-  const absolute = figureOf(added, 'ms', { atMost: 2 });
-  if (quiet) return { ...absolute, note: `quiet machine; ${ratio.value ?? '–'} × what bare adds` };
-  return { ...ratio, note: `machine not quiet; ${absolute.value ?? '–'} ms added` };
+  const ratio = figureOf(
+    perRound(rounds, ['bare', 'sidecar'], (run) => run.sidecar.at1000.p99Ms / run.bare.at1000.p99Ms),
+    '× bare',
+    { atMost: 2 },
+  );
+  if (added.value === null || ratio.value === null) return added;
+  if (quiet) return { ...added, note: `quiet machine; ${ratio.value} × bare` };
+  return { ...ratio, note: `machine not quiet; ${added.value} ms added` };
 }
 
 function coldSession(pairs: readonly SessionPair[]): Figure {

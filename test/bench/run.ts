@@ -27,7 +27,7 @@ import type { UpstreamQuestion } from './upstream.ts';
 /** How long everything runs. Both fit their promise (five minutes, one minute) on two cores. */
 const lengths = {
   full: { rounds: 6, warmUpMs: 3000, c1Ms: 1500, c16Ms: 2500, openMs: 3000, starts: 7, idleMs: 3000, sessions: 30 },
-  quick: { rounds: 2, warmUpMs: 1000, c1Ms: 500, c16Ms: 1000, openMs: 1000, starts: 3, idleMs: 1500, sessions: 8 },
+  quick: { rounds: 2, warmUpMs: 700, c1Ms: 500, c16Ms: 800, openMs: 1000, starts: 3, idleMs: 1000, sessions: 6 },
 };
 
 const streamCount = 1000;
