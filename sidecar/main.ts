@@ -9,7 +9,7 @@ import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import nodeModule from 'node:module';
 import { constants } from 'node:os';
-import { dirname, join } from 'node:path';
+import { dirname, isAbsolute, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { isNodeSupported, NODE_VERSION_MIN } from './node-version.ts';
 
@@ -27,10 +27,19 @@ async function main(): Promise<number> {
     );
     return 2;
   }
-  // An import of this name would not even link on an old Node. The cache halves the time that compiling takes.
-  nodeModule.enableCompileCache?.();
+  enableCompileCache();
   const { runProgram } = await import('./commands/program.ts');
   return runProgram(process.argv.slice(2));
+}
+
+/**
+ * Keeps compiled code between starts. Not in Node's default place below the shared temporary folder, where another
+ * user of the machine could have put something first: what lies there would run as us.
+ */
+function enableCompileCache(): void {
+  const home = process.env.HOME ?? '';
+  // Where there is no home, as in some containers, we go without.
+  if (isAbsolute(home) && existsSync(home)) nodeModule.enableCompileCache(join(home, '.cache', 'mcp-sidecar'));
 }
 
 /** The binary of the npm package `node`, in the nearest node_modules upwards. */

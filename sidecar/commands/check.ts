@@ -56,7 +56,7 @@ export function explain({ config, origin, policySource, policyDocument, notes }:
   // It has compiled, so that this cannot fail; the schema fills in the defaults.
   const policy = policySchema.parse(policyDocument);
   const known = identifiedAgents(config);
-  const named = Object.keys(policy.agents);
+  const named = Object.keys(policy.agents).filter((name) => name !== '*');
   return {
     origin: origin.file === undefined ? 'the bundled demo' : showFile(origin.file),
     group: config.group,
@@ -152,7 +152,7 @@ function findOddities(
       : []),
     ...[...strangers].map((name) => `the policy speaks of server ${name}, which is not configured`),
     ...named
-      .filter((name) => name !== '*' && !known.includes(name))
+      .filter((name) => !known.includes(name))
       .map((name) => `the policy speaks of agent ${name}, which identify does not know`),
   ];
 }

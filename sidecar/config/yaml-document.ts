@@ -5,7 +5,7 @@
  * anything but UTF-8, files beyond 1 MiB, anchors that multiply. Reading and parsing only: what the data means is the
  * schema's business.
  */
-import { open } from 'node:fs/promises';
+import { type FileHandle, open } from 'node:fs/promises';
 import {
   type Document,
   isAlias,
@@ -39,16 +39,18 @@ export async function readYaml(file: string): Promise<Result<YamlDocument, Probl
 
 /** Reads a file of at most 1 MiB of UTF-8; the error is a sentence. */
 export async function readText(file: string): Promise<Result<string, string>> {
+  let handle: FileHandle | undefined;
   try {
-    await using handle = await open(file, 'r');
+    handle = await open(file, 'r');
     const status = await handle.stat();
     if (status.isDirectory()) return err('is a folder: name the file in it');
-    if (status.size > FILE_BYTES_MAX) return err('is larger than 1 MiB');
     const { buffer, bytesRead } = await handle.read(Buffer.alloc(FILE_BYTES_MAX + 1), 0, FILE_BYTES_MAX + 1, null);
     if (bytesRead > FILE_BYTES_MAX) return err('is larger than 1 MiB');
     return ok(new TextDecoder('utf-8', { fatal: true }).decode(buffer.subarray(0, bytesRead)));
   } catch (error) {
     return err(sentenceOfReadError(error as NodeJS.ErrnoException));
+  } finally {
+    await handle?.close();
   }
 }
 
