@@ -21,30 +21,31 @@ describe('main.js under an old Node', { skip: OLD_NODE === undefined && 'no old 
   before(() => {
     folder = mkdtempSync(join(tmpdir(), 'main-old-node-'));
     main = join(folder, 'dist', 'sidecar', 'main.js');
-    mkdirSync(join(folder, 'dist', 'sidecar'), { recursive: true });
     cpSync(join(ROOT, 'package.json'), join(folder, 'package.json'));
-    // Only these two files are read by the old Node; a command stands in for the program behind them.
-    const build = spawnSync(
-      process.execPath,
-      [
-        join(ROOT, 'node_modules/typescript/bin/tsc'),
-        ...['-p', 'tsconfig.build.json', '--outDir', join(folder, 'whole'), '--noEmitOnError', 'false'],
-      ],
-      { cwd: ROOT, encoding: 'utf8' },
+    // Only these two files are read by the old Node, compiled as for publishing; a stand-in is the program behind them.
+    const project = join(folder, 'tsconfig.json');
+    writeFileSync(
+      project,
+      JSON.stringify({
+        extends: join(ROOT, 'tsconfig.build.json'),
+        compilerOptions: { rootDir: ROOT, outDir: join(folder, 'dist'), noCheck: true, noResolve: true, types: [] },
+        files: [join(ROOT, 'sidecar/main.ts'), join(ROOT, 'sidecar/node-version.ts')],
+        include: [],
+      }),
     );
-    for (const name of ['main.js', 'node-version.js'])
-      cpSync(join(folder, 'whole', 'sidecar', name), join(folder, 'dist', 'sidecar', name));
+    const build = spawnSync(process.execPath, [join(ROOT, 'node_modules/typescript/bin/tsc'), '-p', project], {
+      encoding: 'utf8',
+    });
     assert.ok(existsSync(main), build.stdout);
     mkdirSync(join(folder, 'dist', 'sidecar', 'commands'));
     writeFileSync(
       join(folder, 'dist', 'sidecar', 'commands', 'program.js'),
       `export async function runProgram(args) {
+        const told = new Promise((resolve) => process.on('SIGTERM', () => resolve(7)));
         process.stdout.write(JSON.stringify({ version: process.versions.node, args, environment: Object.keys(process.env) }) + '\\n');
         if (args[0] !== 'wait') return Number(args[0]);
-        return new Promise((resolve) => {
-          const timer = setTimeout(() => resolve(9), 20_000);
-          process.on('SIGTERM', () => { clearTimeout(timer); resolve(7); });
-        });
+        setTimeout(() => process.exit(9), 20_000);
+        return told;
       }`,
     );
   });
