@@ -12,6 +12,7 @@ import { redactArguments } from '../policies/redact.ts';
 import { err, ok, type Result } from '../policies/result.ts';
 import { type AdminServer, createAdminServer } from './admin/server.ts';
 import type { Loaded } from './config/load.ts';
+import { packageVersion } from './config/package-folder.ts';
 import type { Config } from './config/schema.ts';
 import type { Credential } from './credentials/credential.ts';
 import { createIdentities, type Identities } from './identity/create.ts';
@@ -40,6 +41,8 @@ import { PolicyReload } from './policy-reload.ts';
 import { Audit } from './telemetry/audit.ts';
 import type { ExchangeObserver } from './telemetry/finished.ts';
 import type { Log } from './telemetry/log.ts';
+import { Metrics, observeSources } from './telemetry/metrics.ts';
+import { Tracing } from './telemetry/tracing.ts';
 import { Catalog } from './upstream/catalog.ts';
 import { createUpstreams, type Upstreams } from './upstream/create.ts';
 
@@ -181,19 +184,25 @@ export async function startSidecar(
   const policy = await startPolicy(loaded, audit.value, log);
   opened.push(() => policy.close());
 
+  const version = packageVersion();
+  const metrics = new Metrics(version);
+  const tracing = createTracing(config, version, metrics, log);
+  opened.push(() => tracing?.shutdown(TRACING_GRACE_MS));
+
   const admission = new Admission();
+  const breakers: Breakers = new Map();
   const drain = new EventTarget();
   const handle = buildPipeline({
     config,
     log,
     admission,
     audit: audit.value,
-    observers: [audit.value],
+    observers: tracing === undefined ? [audit.value, metrics] : [audit.value, metrics, tracing],
     policy,
     identities: identities.value,
     upstreams: upstreams.value.byName,
     credentials: upstreams.value.credentials,
-    breakers: new Map(),
+    breakers,
     drain,
   }).build();
   const onRequest = (request: IncomingMessage, response: ServerResponse) => {
@@ -205,16 +214,33 @@ export async function startSidecar(
   opened.push(() => {
     for (const listener of listeners.value) listener.destroy();
   });
+  observeSources(metrics.registry, {
+    inFlight: () => admission.inFlight,
+    streams: () => admission.streams,
+    breakers: function* () {
+      for (const [server, { kind }] of breakers) yield [server, kind];
+    },
+    credentialRefreshes: function* () {
+      for (const [server, { ok, error }] of upstreams.value.refreshes) {
+        yield [server, 'ok', ok];
+        yield [server, 'error', error];
+      }
+    },
+    audit: () => audit.value.figures(),
+    policy: () => policy.figures,
+  });
   const admin = await createAdminServer({
     listen: config.listen.admin,
     probes: [
       { name: 'draining', failing: () => (admission.draining ? 'the sidecar is shutting down' : undefined) },
       { name: 'audit', failing: () => audit.value.failing() },
     ],
-    metricsText: () => '',
+    metricsText: () => metrics.text(),
   });
   if (!admin.ok) return fail(admin.error);
   opened.push(() => admin.value.close());
+  // Ready by now: the exporters are loaded behind it, and what happens until then waits in the queue.
+  void tracing?.start();
   audit.value.record({ event: 'sidecar.started', group: config.group, policy: policy.active.version });
 
   return ok({
@@ -231,6 +257,23 @@ export async function startSidecar(
       audit.value.record({ event: 'sidecar.stopped', unfinished: admission.inFlight + admission.streams });
       await closeAll();
     },
+  });
+}
+
+/** Spans that wait get this long to be sent. */
+const TRACING_GRACE_MS = 2_000;
+
+/** Without `telemetry` nothing of OpenTelemetry is loaded: the exporters are imported by `Tracing.start`. */
+function createTracing({ telemetry, group }: Config, version: string, metrics: Metrics, log: Log): Tracing | undefined {
+  if (telemetry === undefined) return undefined;
+  return new Tracing({
+    endpoint: telemetry.otlp,
+    group,
+    version,
+    metrics: telemetry.metrics ? metrics : undefined,
+    log,
+    now: Date.now,
+    environment: process.env,
   });
 }
 
@@ -370,7 +413,7 @@ function argumentsJson({ message, targets, route }: Exchange, policy: PolicyRelo
   const target = targets[0];
   if (message === undefined || range === undefined || target === undefined || route === undefined) return undefined;
   const name = target.kind === 'resource' ? target.uri : target.name;
-  const { value, redacted } = redactArguments(policy.active.policy, route.server, name, message.params?.['arguments']);
+  const { value, redacted } = redactArguments(policy.active.policy, route.server, name, message.params?.arguments);
   if (redacted) return JSON.stringify(value);
   const text = message.bytes.toString('utf8', range.start, range.end);
   return /[\r\n]/.test(text) ? JSON.stringify(value) : text;

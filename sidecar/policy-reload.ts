@@ -20,6 +20,8 @@ export interface PolicyReloadPorts {
 
 export class PolicyReload {
   active: ActivePolicy;
+  /** For the metrics: how often a policy came into force, was refused, and when the last one came (ms since the epoch). */
+  readonly figures = { loaded: 1, refused: 0, lastSuccessAt: Date.now() };
   readonly #source: PolicySource;
   readonly #environment: Environment;
   readonly #ports: PolicyReloadPorts;
@@ -73,6 +75,7 @@ export class PolicyReload {
     this.#seen = seen;
     const loaded = await loadPolicy(this.#source, this.#environment);
     if (!loaded.ok) {
+      this.figures.refused += 1;
       this.#ports.onRefused(formatProblems(loaded.error));
       return;
     }
@@ -80,6 +83,8 @@ export class PolicyReload {
     this.#watch = loaded.value.watch;
     if (next.version === this.active.version) return;
     this.active = next;
+    this.figures.loaded += 1;
+    this.figures.lastSuccessAt = Date.now();
     this.#ports.onReloaded(next);
   }
 }

@@ -101,7 +101,7 @@ identify:
 servers:
   everything:
     url: ${everything.url}
-    auth: { type: client_credentials, clientId: support-agents, clientSecret: { file: client-secret } }
+    auth: { type: client_credentials, clientId: support-agents, clientSecret: { file: client-secret }, scopes: [mcp:use] }
   research:
     url: ${research.url}
     auth: { type: client_credentials, clientId: support-research, privateKey: { file: private-key.pem }, scopes: [mcp:use] }
@@ -169,7 +169,7 @@ async function runAgents(
 
   const files = await connect('triage', 'files', 'auto');
   const listing = tools['triage at files']!.includes('read_text_file') ? 'read_text_file' : 'read_file';
-  const read = await files.callTool({ name: listing, arguments: { path: 'notes/hello.txt' } });
+  const read = await files.callTool({ name: listing, arguments: { path: 'hello.txt' } });
   say(`triage reads a file: ${textOf(read).trim()}`);
 
   let quotaError = 'never';

@@ -4,10 +4,8 @@
  *
  * Exit codes: 0 ok, 1 the thing asked about is not so, 2 wrong use or wrong configuration.
  */
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { Command, CommanderError, Option } from 'commander';
-import { packageFolder } from '../config/package-folder.ts';
+import { packageVersion } from '../config/package-folder.ts';
 
 /** Runs the command that `args` (without node and script) name, and resolves to its exit code. Does not end the process. */
 export async function runProgram(args: readonly string[]): Promise<number> {
@@ -20,7 +18,7 @@ export async function runProgram(args: readonly string[]): Promise<number> {
 
   const program = new Command('sidecar')
     .description('A proxy beside AI agents: holds their credentials, enforces policy and quotas, traces and audits.')
-    .version(version(), '-V, --version')
+    .version(packageVersion(), '-V, --version')
     .enablePositionalOptions()
     .showHelpAfterError('(sidecar --help shows what there is)')
     .exitOverride();
@@ -60,9 +58,4 @@ export async function runProgram(args: readonly string[]): Promise<number> {
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
     throw error;
   }
-}
-
-function version(): string {
-  const manifest: { version: string } = JSON.parse(readFileSync(join(packageFolder(), 'package.json'), 'utf8'));
-  return manifest.version;
 }

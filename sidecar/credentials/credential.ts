@@ -37,6 +37,8 @@ export interface CredentialPorts {
   readonly random: () => number;
   /** Where `{ env: NAME }` is looked up. Default: the process's own variables. */
   readonly environment?: Readonly<Record<string, string | undefined>>;
+  /** Told of each attempt to get a credential, for the metrics. */
+  readonly refreshed?: (outcome: 'ok' | 'error') => void;
   /** Never gets a secret or a token. */
   readonly log: (level: 'info' | 'warn', message: string) => void;
 }

@@ -10,7 +10,7 @@
  * Error texts name the origin only: paths and queries may carry what must not be logged. Uses node:http(s) with a
  * connection for each request: these are rare, and undici's index would cost more memory than all of this folder.
  */
-import { lookup, type LookupAddress } from 'node:dns';
+import { type LookupAddress, lookup } from 'node:dns';
 import * as http from 'node:http';
 import * as https from 'node:https';
 import { isIP, type LookupFunction } from 'node:net';

@@ -95,11 +95,13 @@ export function createTokenCache(
     };
     failure = undefined;
     failurePause = NO_PAUSE;
+    ports.refreshed?.('ok');
     return answer;
   }
 
   function remember(error: CredentialFailure): Result<never, CredentialFailure> {
     failurePause = pause(failurePause.count + 1, error.retryAfterMs);
+    ports.refreshed?.('error');
     failure = { ...error, retryAfterMs: Math.ceil(remaining(failurePause)) };
     if (!closed.signal.aborted) ports.log('warn', `no credential: ${failure.detail}`);
     return err(failure);

@@ -68,7 +68,7 @@ export class AnswerCache {
     const parsed = parseBody(answer, { depthMax: 64, batchMax: 1 });
     if (!parsed.ok || parsed.value.kind !== 'single' || parsed.value.message.kind !== 'response') return;
     const { body, layout } = parsed.value.message;
-    const result = body['result'] as { ttlMs?: unknown; resultType?: unknown } | undefined;
+    const result = body.result as { ttlMs?: unknown; resultType?: unknown } | undefined;
     if (layout.id === undefined || typeof result?.ttlMs !== 'number' || !(result.ttlMs > 0)) return;
     // An answer that asks for more input belongs to one round trip.
     if (result.resultType !== undefined && result.resultType !== 'complete') return;

@@ -4,9 +4,10 @@
  *
  * The answer is one event stream when any element's answer is one, and a JSON array otherwise.
  */
+
+import type { Message } from '../protocol/message.ts';
 import { createFrameSplitter, encodeEvent } from '../protocol/sse.ts';
 import type { Next } from './compose.ts';
-import type { Message } from '../protocol/message.ts';
 import { Exchange, type Parsed, type Trace } from './exchange.ts';
 import type { Reply } from './reply.ts';
 

@@ -1,7 +1,7 @@
 /**
  * Where spent quota is kept. In memory for now; the interface is asynchronous where a store needs to be.
  */
-import { type Charge, createQuotaState, release, type Reservation, reserve, settle } from '../../policies/quota.ts';
+import { type Charge, createQuotaState, type Reservation, release, reserve, settle } from '../../policies/quota.ts';
 import type { Result } from '../../policies/result.ts';
 
 export interface Spent {

@@ -118,7 +118,7 @@ function wireOf(reason: Reason, { errorId, era }: WireContext): Wire {
         503,
         -31503,
         `${unavailableText(reason.why)} (error ${errorId})`,
-        { errorId, retryAfterMs: reason.retryAfterMs },
+        { errorId, retryAfterMs: Math.ceil(reason.retryAfterMs) },
         retryAfter(reason.retryAfterMs),
       );
     case 'upstreamTimeout':

@@ -15,6 +15,8 @@ export interface Upstreams {
   readonly byName: ReadonlyMap<string, Upstream>;
   /** Servers without an entry need none. */
   readonly credentials: ReadonlyMap<string, Credential>;
+  /** Attempts to get a credential since the start, by server. */
+  readonly refreshes: ReadonlyMap<string, { readonly ok: number; readonly error: number }>;
   close(graceMs: number): Promise<void>;
 }
 
@@ -32,6 +34,7 @@ export async function createUpstreams(
 ): Promise<Result<Upstreams, string>> {
   const byName = new Map<string, Upstream>();
   const credentials = new Map<string, Credential>();
+  const refreshes = new Map<string, { ok: number; error: number }>();
   for (const [name, server] of Object.entries(config.servers)) {
     if (server.kind === 'stdio') {
       const upstream = await createStdio(name, server, config, environment, ports);
@@ -47,18 +50,24 @@ export async function createUpstreams(
     );
     if (server.auth.type === 'none') continue;
     const log = (level: 'info' | 'warn', message: string) => ports.log[level](message, { server: name });
+    const counts = { ok: 0, error: 0 };
+    refreshes.set(name, counts);
+    const refreshed = (outcome: 'ok' | 'error') => {
+      counts[outcome] += 1;
+    };
     credentials.set(
       name,
       createCredential(
         server.auth,
         { name, url: server.url, tls: tls.value },
-        { now: Date.now, random: Math.random, environment, log },
+        { now: Date.now, random: Math.random, environment, refreshed, log },
       ),
     );
   }
   return ok({
     byName,
     credentials,
+    refreshes,
     close: async (graceMs) => {
       for (const credential of credentials.values()) credential.close();
       await Promise.all([...byName.values()].map((upstream) => upstream.close(graceMs)));

@@ -27,7 +27,7 @@ let upstream: ScriptedUpstream;
 let sidecar: TestSidecar;
 
 before(async () => {
-  process.env['REFUSALS_TRIAGE_KEY'] = `triage-${process.pid}-key-of-sufficient-length`;
+  process.env.REFUSALS_TRIAGE_KEY = `triage-${process.pid}-key-of-sufficient-length`;
   upstream = await startScriptedUpstream();
   sidecar = await startTestSidecar(`
 group: support
@@ -44,7 +44,7 @@ beforeEach(() => {
   upstream.seen.length = 0;
 });
 
-const key = () => ({ authorization: `Bearer ${process.env['REFUSALS_TRIAGE_KEY']}` });
+const key = () => ({ authorization: `Bearer ${process.env.REFUSALS_TRIAGE_KEY}` });
 const call = (name: string, args: unknown = {}, id: string | number = 7) => ({
   jsonrpc: '2.0',
   id,

@@ -39,7 +39,7 @@ async function stream(
   message: { id: number; method: string; params?: Record<string, unknown> },
   era: 'legacy' | 'modern' = 'legacy',
 ): Promise<OpenStream> {
-  const name = message.params?.['name'];
+  const name = message.params?.name;
   const params = era === 'modern' ? { ...message.params, _meta: MODERN_META } : message.params;
   const opened = await openStream(`${sidecar.base}/mcp`, {
     headers:

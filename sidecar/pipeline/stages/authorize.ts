@@ -2,8 +2,9 @@
  * Stage 7. Asks the policy and issues the permit. The one compiled decision judges the call here, filters the lists in
  * `inspect` (through the permit) and is what the audit records: what an agent sees is what it can call.
  */
-import type { Call, Decision, Refused, Subject, Target } from '../../../policies/decision.ts';
+
 import { type CompiledPolicy, decide, isVisible } from '../../../policies/decide.ts';
+import type { Call, Decision, Refused, Subject, Target } from '../../../policies/decision.ts';
 import { listedTarget, listKindOf, targetsOf } from '../../../policies/methods.ts';
 import type { Caller } from '../../identity/identify.ts';
 import type { Catalog } from '../../upstream/catalog.ts';
@@ -27,6 +28,9 @@ export interface AuthorizePorts {
   readonly now: () => number;
 }
 
+/** Methods of the 2025 eras that name what policy protects, and that 2026-07-28 no longer has. */
+const REMOVED = new Set(['resources/subscribe', 'resources/unsubscribe']);
+
 const ALLOWED: Decision = { effect: 'allow', rule: undefined, wouldBe: undefined };
 
 export function authorize(ports: AuthorizePorts): Stage<Parsed, Permitted> {
@@ -39,6 +43,15 @@ export function authorize(ports: AuthorizePorts): Stage<Parsed, Permitted> {
 
     let decision: Decision = ALLOWED;
     if (message !== undefined && message.kind !== 'response') {
+      if (exchange.era === 'modern' && REMOVED.has(message.method)) {
+        return {
+          kind: 'hidden',
+          what: 'method',
+          name: message.method,
+          rule: undefined,
+          detail: `2026-07-28 has no ${message.method}`,
+        };
+      }
       const targets = targetsOf(route.server, message.method, message.params, (tool) =>
         ports.catalog.annotationsOf(route.server, tool),
       );
@@ -77,7 +90,7 @@ function subjectOf(caller: Caller, group: string): Subject {
 function argumentsOf(
   params: Readonly<Record<string, unknown>> | undefined,
 ): Readonly<Record<string, unknown>> | undefined {
-  const value = params?.['arguments'];
+  const value = params?.arguments;
   return typeof value === 'object' && value !== null ? (value as Record<string, unknown>) : undefined;
 }
 

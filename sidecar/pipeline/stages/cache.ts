@@ -23,7 +23,7 @@ export function cache(answers: AnswerCache): Stage<Permitted, Permitted> {
     const { message, era, reply } = exchange;
     if (era !== 'modern' || message?.id === undefined || !CACHEABLE.has(message.method)) return next(exchange);
     // A retry of a multi round-trip request belongs to its round trip.
-    if (message.params?.['inputResponses'] !== undefined || message.params?.['requestState'] !== undefined)
+    if (message.params?.inputResponses !== undefined || message.params?.requestState !== undefined)
       return next(exchange);
 
     const key = answers.keyOf(exchange.route.server, keyPartsOf(exchange, message));

@@ -65,7 +65,7 @@ async function relayJson(exchange: Answered, ports: InspectPorts): Promise<Outco
   if (head.whole) {
     const read = readMessage(head.bytes);
     if (read === undefined) return { kind: 'upstreamGarbage', detail: 'the answer is not a JSON-RPC message' };
-    if (read['id'] !== exchange.message!.id)
+    if (read.id !== exchange.message!.id)
       return { kind: 'upstreamGarbage', detail: 'the answer carries the id of another request' };
     const bytes = inspectMessage(exchange, ports, read, head.bytes);
     if (reply.gone) return undefined;
@@ -178,7 +178,7 @@ function inspectFrame(exchange: Answered, ports: InspectPorts, frame: Frame, sta
 
   let changed = false;
   const texts = elements.map((element) => {
-    if (exchange.message?.id !== undefined && element['id'] === exchange.message.id && !('method' in element))
+    if (exchange.message?.id !== undefined && element.id === exchange.message.id && !('method' in element))
       state.answered = true;
     const before =
       elements.length === 1 && !frame.data!.trimStart().startsWith('[')
@@ -200,13 +200,13 @@ function inspectFrame(exchange: Answered, ports: InspectPorts, frame: Frame, sta
 /** One message of the server: filters its lists, and notes what the observers and the quota want to know. */
 function inspectMessage(exchange: Answered, ports: InspectPorts, read: JsonObject, bytes: Buffer): Buffer {
   const { server } = exchange.route;
-  const method = read['method'];
+  const method = read.method;
   if (typeof method === 'string') {
     if (method.endsWith('/list_changed') || method === 'notifications/resources/updated') ports.changed(server);
     return bytes;
   }
-  const result = read['result'];
-  const isOwnAnswer = exchange.message?.id !== undefined && read['id'] === exchange.message.id;
+  const result = read.result;
+  const isOwnAnswer = exchange.message?.id !== undefined && read.id === exchange.message.id;
   if (isOwnAnswer) noteAnswer(exchange, read, bytes.length);
   if (typeof result !== 'object' || result === null) return bytes;
 
@@ -219,9 +219,9 @@ function inspectMessage(exchange: Answered, ports: InspectPorts, read: JsonObjec
 
 function noteAnswer(exchange: Answered, read: JsonObject, bytes: number): void {
   exchange.tokensOut = estimateTokens(bytes);
-  const error = read['error'] as { code?: unknown } | undefined;
+  const error = read.error as { code?: unknown } | undefined;
   if (typeof error?.code === 'number') exchange.rpcCode = error.code;
-  if ((read['result'] as { isError?: unknown } | undefined)?.isError === true) exchange.toolError = true;
+  if ((read.result as { isError?: unknown } | undefined)?.isError === true) exchange.toolError = true;
 }
 
 /** Every tool that passes is learned, those that are filtered out too: policy may be reloaded. */
@@ -238,8 +238,8 @@ async function relayError(exchange: Answered, ports: InspectPorts): Promise<Outc
   const head = await readUpTo(answer, WHOLE_BYTES_MAX);
   const bytes = 'failure' in head ? NOTHING : head.bytes;
   const read = 'failure' in head || !head.whole ? undefined : readMessage(bytes);
-  if (read !== undefined && typeof (read['error'] as { code?: unknown } | undefined)?.code === 'number') {
-    exchange.rpcCode = (read['error'] as { code: number }).code;
+  if (read !== undefined && typeof (read.error as { code?: unknown } | undefined)?.code === 'number') {
+    exchange.rpcCode = (read.error as { code: number }).code;
     if (reply.gone) return undefined;
     reply.head(answer.status, { ...replyHeaders(exchange, ports), 'content-length': String(bytes.length) });
     reply.end(bytes);
@@ -356,7 +356,7 @@ function readMessages(text: string): readonly JsonObject[] | undefined {
 }
 
 function isMessage(value: unknown): value is JsonObject {
-  return typeof value === 'object' && value !== null && (value as JsonObject)['jsonrpc'] === '2.0';
+  return typeof value === 'object' && value !== null && (value as JsonObject).jsonrpc === '2.0';
 }
 
 /** 2026-07-28, subscriptions/listen: a stream that its server ends gracefully ends with the result of the request. */

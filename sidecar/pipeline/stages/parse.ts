@@ -41,8 +41,8 @@ export function parse(ports: ParsePorts): Stage<Identified, Parsed> {
       exchange.era = 'legacy';
       exchange.protocolVersion = headerOf(request.headers['mcp-protocol-version']);
       exchange.trace = continueTrace(
-        headerOf(request.headers['traceparent']),
-        headerOf(request.headers['tracestate']),
+        headerOf(request.headers.traceparent),
+        headerOf(request.headers.tracestate),
         ports.tracing,
       );
       return openSession(exchange, sessions) ?? next(exchange as Parsed);
@@ -79,8 +79,8 @@ export function parse(ports: ParsePorts): Stage<Identified, Parsed> {
     // SEP-414: what `_meta` says beats the HTTP header.
     const traceOf = (message: Message | undefined): Trace =>
       continueTrace(
-        textOf(message?.meta?.['traceparent']) ?? headerOf(request.headers['traceparent']),
-        textOf(message?.meta?.['tracestate']) ?? headerOf(request.headers['tracestate']),
+        textOf(message?.meta?.traceparent) ?? headerOf(request.headers.traceparent),
+        textOf(message?.meta?.tracestate) ?? headerOf(request.headers.tracestate),
         ports.tracing,
       );
     exchange.trace = traceOf(exchange.message);

@@ -34,7 +34,7 @@ export function quota(ports: QuotaPorts): Stage<Permitted, Permitted> {
       return {
         kind: 'quota',
         quota: reserved.error.quota,
-        retryAfterMs: reserved.error.retryAfterMs,
+        retryAfterMs: Math.ceil(reserved.error.retryAfterMs),
         asToolError: false,
       };
     return settleAfter(exchange, reserved.value, tokensIn, ports.store, next);

@@ -84,8 +84,8 @@ function isSafeToRepeat({ message, route: { server }, permit }: Permitted, catal
   if (message === undefined) return permit.method === 'GET';
   if (SAFE_METHODS.has(message.method)) return true;
   if (message.method !== 'tools/call') return false;
-  const annotations = catalog.annotationsOf(server, String(message.params?.['name']));
-  return annotations?.['readOnlyHint'] === true || annotations?.['idempotentHint'] === true;
+  const annotations = catalog.annotationsOf(server, String(message.params?.name));
+  return annotations?.readOnlyHint === true || annotations?.idempotentHint === true;
 }
 
 const SAFE_METHODS = new Set([
