@@ -29,7 +29,7 @@ export function refuseLookalikes(object: JsonObject, known: KnownKeys): Result<v
       return err({ kind: 'notJsonRpc', detail: `the key ${JSON.stringify(key)} is not allowed here`, id: undefined });
     }
     const looksLike = known.folded.get(fold(key));
-    if (looksLike !== undefined) return err({ kind: 'lookalikeKey', key, looksLike });
+    if (looksLike !== undefined) return err(lookalike(key, looksLike));
   }
   return PASSED;
 }
@@ -41,8 +41,8 @@ export function refuseTwins(object: JsonObject): Result<void, MalformedReason> {
     // Keys that fold to themselves differ from each other, so only the others need to be compared.
     if (isFolded(key)) continue;
     const folded = fold(key);
-    const twin = Object.hasOwn(object, folded) ? folded : seen?.get(folded);
-    if (twin !== undefined) return err({ kind: 'lookalikeKey', key, looksLike: twin });
+    const twin = folded !== key && Object.hasOwn(object, folded) ? folded : seen?.get(folded);
+    if (twin !== undefined) return err(lookalike(key, twin));
     seen ??= new Map();
     seen.set(folded, key);
   }
@@ -51,6 +51,14 @@ export function refuseTwins(object: JsonObject): Result<void, MalformedReason> {
 
 const PASSED = ok(undefined);
 
+/** Characters of a key in a reply and in the audit. */
+const SHOWN_MAX = 64;
+
+function lookalike(key: string, looksLike: string): MalformedReason {
+  return { kind: 'lookalikeKey', key: key.slice(0, SHOWN_MAX), looksLike: looksLike.slice(0, SHOWN_MAX) };
+}
+
+/** Whether `fold` would leave it as it is: the usual case, decided without a copy. */
 function isFolded(key: string): boolean {
   for (let index = 0; index < key.length; index++) {
     const code = key.charCodeAt(index);

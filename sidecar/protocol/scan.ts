@@ -179,20 +179,21 @@ function escapedKeyIndex(bytes: Buffer, start: number, end: number, keys: readon
   return keys.findIndex((known) => known.toString() === key) + 1;
 }
 
-/** The own keys of all objects in a parsed value. Recurses as deep as `scan` has allowed. */
+/** The own keys of all objects in what `JSON.parse` returned. Recurses as deep as `scan` has allowed. */
 export function countKeys(value: unknown): number {
-  if (typeof value !== 'object' || value === null) return 0;
+  if (typeof value !== 'object') return 0;
   let count = 0;
   if (Array.isArray(value)) {
     for (const element of value) if (typeof element === 'object') count += countKeys(element);
     return count;
   }
-  const keys = Object.keys(value);
-  for (const key of keys) {
-    const member = (value as Record<string, unknown>)[key];
+  const object = value as Record<string, unknown> | null;
+  for (const key in object) {
+    count++;
+    const member = object[key];
     if (typeof member === 'object') count += countKeys(member);
   }
-  return count + keys.length;
+  return count;
 }
 
 /** Path of the first repeated key of valid JSON that has one: for the message, once it is known that there is one. */
