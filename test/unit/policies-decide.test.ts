@@ -135,6 +135,28 @@ const CASES: Record<string, Case> = {
     policy: { default: 'allow', rules: [allowing('args.n < 5')] },
     effect: 'allow',
   },
+  'of several that fail the first is named': {
+    policy: { rules: [allowing('args.n < 5'), { name: 'other', allow: ALL, when: 'args.m < 5' }] },
+    effect: 'refuse',
+    rule: 'yes',
+  },
+  'of several that fail as a whole the first is named': {
+    policy: { rules: [allowing('agent.claims.a == 1'), { name: 'other', allow: ALL, when: 'agent.claims.b == 1' }] },
+    effect: 'hide',
+    rule: 'yes',
+  },
+  'of several that do not allow the call the first is named': {
+    policy: { rules: [allowing('args.n < 5'), { name: 'other', allow: ALL, when: 'args.n < 6' }] },
+    call: callOf('t', { n: 7 }),
+    effect: 'refuse',
+    rule: 'yes',
+  },
+  'of several that deny the call the first is named': {
+    policy: { default: 'allow', rules: [denying('args.n > 5'), { name: 'other', deny: ALL, when: 'args.n > 6' }] },
+    call: callOf('t', { n: 7 }),
+    effect: 'refuse',
+    rule: 'no',
+  },
   'audit: let through': { policy: { mode: 'audit' }, effect: 'allow', wouldBe: 'hide' },
   'audit: refused': {
     policy: { mode: 'audit', rules: [allowing('args.n < 5')] },
@@ -235,8 +257,12 @@ describe('a decision', () => {
 
   it('remembers a bounded number of questions, and none that is long', () => {
     const policy = policyOf({ rules: [allowing()] });
-    for (let index = 0; index < 10_500; index++) isVisible(policy, agent('a'), tool(`t${index}`));
-    assert.ok(policy.memo.size <= 10_000);
+    let most = 0;
+    for (let index = 0; index < 10_500; index++) {
+      isVisible(policy, agent('a'), tool(`t${index}`));
+      most = Math.max(most, policy.memo.size);
+    }
+    assert.equal(most, 10_000);
     const before = policy.memo.size;
     assert.equal(isVisible(policy, agent('a'), tool('x'.repeat(2000))), true);
     assert.equal(policy.memo.size, before);

@@ -15,6 +15,7 @@ describe('a rate', () => {
     ['1/h', 1, 3_600_000],
     ['1/hour', 1, 3_600_000],
     ['1/2h', 1, 7_200_000],
+    ['1/744h', 1, 2_678_400_000],
     ['20000/day', 20_000, 86_400_000],
   ];
   for (const [text, limit, windowMs] of RATES)
@@ -68,6 +69,10 @@ describe('which quotas apply', () => {
   for (const [when, applies] of WHEN)
     it(`${applies ? 'applies' : 'does not apply'} when ${when}`, () =>
       assert.equal(names([{ ...calls, when }]).length, applies ? 2 : 0));
+
+  it('applies each by its own condition', () => {
+    assert.deepEqual(names([{ ...calls, when: 'args.n == 2' }, tokens]), ['tokens tokens 7/100', 'tokens tokens 7/40']);
+  });
 
   it('keeps every combination of key values apart', () => {
     const quota = { ...calls, burst: undefined, key: ['agent', 'group', 'user', 'session', 'server', 'tool'] };
@@ -173,6 +178,15 @@ describe('the window', () => {
     assert.equal(reserve(state, [charge(spend)], 61_000).ok, true);
   });
 
+  it('settles to the last moment of the window, and rounds a fraction up', () => {
+    const state = createQuotaState();
+    const granted = reserve(state, [charge(spend)], 0);
+    assert.ok(granted.ok);
+    settle(state, granted.value, 94.2, 60_999);
+    assert.equal(reserve(state, [charge({ ...spend, cost: 6 })], 60_999).ok, false);
+    assert.equal(reserve(state, [charge({ ...spend, cost: 5 })], 60_999).ok, true);
+  });
+
   it('forgets a difference whose slot has left the window', () => {
     const state = createQuotaState();
     const granted = reserve(state, [charge(spend)], 0);
@@ -212,7 +226,8 @@ describe('the window', () => {
       error: { quota: 'q', retryAfterMs: 21_000 },
     });
     assert.equal(reserve(state, [charge({ key: 'a' })], 40_000).ok, true, 'known keys go on');
-    assert.equal(reserve(state, [charge({ key: 'c' })], 61_000).ok, false, 'a was used again');
+    const again = reserve(state, [charge({ key: 'c' })], 61_000);
+    assert.deepEqual(again, { ok: false, error: { quota: 'q', retryAfterMs: 30_000 } }, 'a was used again');
     assert.equal(reserve(state, [charge({ key: 'c' })], 91_000).ok, true, 'b has expired');
     assert.equal(state.counters.size, 2);
   });
