@@ -42,6 +42,8 @@ async function auditing(context: TestContext, changes: Partial<AuditOptions> = {
   return { folder, path, logged, clock, options, openOne, records: async () => parse(await readFile(path, 'utf8')) };
 }
 
+const diskFull = () => Object.assign(new Error('ENOSPC: no space left on device, write'), { code: 'ENOSPC' });
+
 async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
   for (let attempt = 0; attempt < 1000; attempt++) {
     if (await condition()) return;
@@ -242,6 +244,31 @@ test('a file that was moved away is opened anew, and what was recorded is in one
   );
 });
 
+test('a line of which a part is in the file that was moved away is whole in the new one', async (context) => {
+  const { openOne, records, path, clock } = await auditing(context, {
+    // The second line is torn, and then the disk is full as long as the file is there.
+    write: async (file, bytes, offset) => {
+      const first = bytes.indexOf(0x0a) + 1;
+      if (offset === 0 && existsSync(path)) return (await file.write(bytes, 0, first + 50)).bytesWritten;
+      if ((await file.stat()).size > 0) throw diskFull();
+      return (await file.write(bytes, offset)).bytesWritten;
+    },
+  });
+  const audit = await openOne();
+  audit.finished(finishedExchange());
+  audit.finished(finishedExchange());
+  await audit.flush();
+  await rename(path, `${path}.1`);
+  clock.now += 1_000;
+  await until(() => !audit.figures().failing);
+  const [whole, torn] = (await readFile(`${path}.1`, 'utf8')).split('\n');
+  assert.deepEqual([JSON.parse(whole!).sequence, torn!.length], [1, 50]);
+  assert.deepEqual(
+    (await records()).map(({ sequence }) => sequence),
+    [2],
+  );
+});
+
 test('a folder that does not exist is an error that says so, and is not created', async (context) => {
   const { options, folder } = await auditing(context);
   for (const onFailure of ['refuse', 'continue'] as const) {
@@ -251,8 +278,6 @@ test('a folder that does not exist is an error that says so, and is not created'
   }
   assert.equal(existsSync(join(folder, 'none')), false);
 });
-
-const diskFull = () => Object.assign(new Error('ENOSPC: no space left on device, write'), { code: 'ENOSPC' });
 
 test('refuse: a full disk refuses requests with a sentence until it is written again, and nothing is lost', async (context) => {
   let full = true;
