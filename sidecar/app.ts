@@ -11,7 +11,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { redactArguments } from '../policies/redact.ts';
 import { err, ok, type Result } from '../policies/result.ts';
 import { type AdminServer, createAdminServer } from './admin/server.ts';
-import type { Loaded } from './config/load.ts';
+import type { Loaded } from './config/assemble.ts';
 import { packageVersion } from './config/package-folder.ts';
 import type { Config } from './config/schema.ts';
 import type { Credential } from './credentials/credential.ts';

@@ -2,8 +2,9 @@
  * `sidecar check`: validates the configuration and explains it: where it listens, where it leads, and what each agent
  * may do. Starts nothing and connects to nothing.
  */
-import type { Loaded } from '../config/load.ts';
+
 import { type PolicyDocument, policySchema } from '../../policies/schema.ts';
+import type { Loaded } from '../config/assemble.ts';
 import { discoverConfig } from '../config/discover.ts';
 import { formatProblems, showFile } from '../config/problem.ts';
 import { showAddress } from '../config/quantity.ts';

@@ -2,8 +2,8 @@
  * `sidecar run`: starts the sidecar, says where it is and what it allows, and runs until it is told to stop.
  */
 import { startSidecar } from '../app.ts';
+import type { Loaded } from '../config/assemble.ts';
 import { discoverConfig } from '../config/discover.ts';
-import type { Loaded } from '../config/load.ts';
 import { formatProblems, showFile } from '../config/problem.ts';
 import { createLogger, type LogLevel } from '../telemetry/log.ts';
 import { explain } from './check.ts';

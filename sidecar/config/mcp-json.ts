@@ -10,11 +10,11 @@
 import { homedir } from 'node:os';
 import { basename, dirname } from 'node:path';
 import { err, ok, type Result } from '../../policies/result.ts';
-import { assemble, type Loaded } from './load.ts';
+import { assemble, type Loaded } from './assemble.ts';
 import type { Environment } from './policy-source.ts';
 import { formatProblems, type Problem, problemsOfIssues, showPath } from './problem.ts';
-import { DEFAULT_MCP_ADDRESSES, sidecarYaml } from './schema.ts';
 import { isLoopback, parseAddress } from './quantity.ts';
+import { DEFAULT_MCP_ADDRESSES, sidecarYaml } from './schema.ts';
 import { holdsSecret, looksLikeToken, looksSecret } from './secret-shapes.ts';
 import type { YamlDocument } from './yaml-document.ts';
 

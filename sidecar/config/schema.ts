@@ -7,6 +7,7 @@
  */
 import { resolve } from 'node:path';
 import * as z from 'zod';
+import type { DocumentProblem } from './problem.ts';
 import {
   ADDRESS_PATTERN,
   DURATION_PATTERN,
@@ -15,10 +16,9 @@ import {
   parseDuration,
   parseSize,
   SIZE_PATTERN,
-  type TcpAddress,
   showAddress,
+  type TcpAddress,
 } from './quantity.ts';
-import type { DocumentProblem } from './problem.ts';
 
 /** Where a secret is read from. Files are re-read when they change; variables are read once. */
 export type Secret = { readonly file: string } | { readonly env: string };

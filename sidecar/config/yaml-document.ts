@@ -15,8 +15,8 @@ import {
   LineCounter,
   type Node,
   parseDocument,
-  type YAMLError,
   visit,
+  type YAMLError,
 } from 'yaml';
 import { err, ok, type Result } from '../../policies/result.ts';
 import { type DocumentProblem, type Problem, showPath, wholeFile } from './problem.ts';
