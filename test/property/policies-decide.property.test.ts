@@ -162,7 +162,7 @@ const rule: fc.Arbitrary<Rule> = fc.oneof(
   fc.record({
     effect: fc.constantFrom('allow' as const, 'deny' as const),
     selectors: fc.array(selector, { minLength: 1, maxLength: 2 }),
-    facts: fc.constant([]),
+    facts: fc.constant<Fact[]>([]),
     audit: fc.constant(false),
     role: fc.constantFrom('r1', 'r2'),
   }),

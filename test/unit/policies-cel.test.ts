@@ -175,7 +175,9 @@ describe('at load', () => {
       assert.match(condition.ok ? 'compiled' : condition.error, error);
     });
 
-  it('takes an expression at the very limit of nodes and depth', () => {
+  it('takes an expression at the very limit of length, nodes and depth', () => {
+    assert.equal(evaluate('true'.padEnd(4096)), true);
+    assert.match(String(evaluate('true'.padEnd(4097))), /longer/);
     const atDepth = `${'('.repeat(48)}true${')'.repeat(48)}`;
     assert.equal(evaluate(atDepth), true);
     const widest = Array.from({ length: 499 }, () => 'true').join('&&');
@@ -206,6 +208,7 @@ describe('at load', () => {
 
   for (const [expression, uses] of [
     ['tool.annotations.readOnlyHint', true],
+    ['agent.name == "x" && tool.annotations.readOnlyHint', true],
     ['tool.name == "x"', false],
     ['has(tool.annotations.title)', true],
     ['tool["annotations"].size() > 0', true],
