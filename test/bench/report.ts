@@ -80,6 +80,8 @@ export interface TargetReport {
   readonly cpuMicrosPerRequest: Spread | undefined;
   readonly requests: number;
   readonly errors: number;
+  /** Due at 1,000 req/s, but too many were in flight: this target, or the machine, could not keep up. */
+  readonly notSent: number;
   readonly firstError: string | undefined;
   readonly ratioToBare: {
     readonly requestsPerSecond: Readonly<Record<'c1' | 'c16', Spread | undefined>>;
@@ -106,6 +108,7 @@ export function reportTarget(rounds: readonly Round[], name: TargetName): Target
     cpuMicrosPerRequest: own((run) => run.cpuMicros),
     requests: loads.reduce((sum, load) => sum + load.requests, 0),
     errors: loads.reduce((sum, load) => sum + load.errors, 0),
+    notSent: loads.reduce((sum, load) => sum + load.notSent, 0),
     firstError: loads.find((load) => load.firstError !== undefined)?.firstError,
     ratioToBare: {
       requestsPerSecond: {

@@ -46,6 +46,11 @@ export function tableOf(report: Report): string {
     const target = report[name];
     return 'skipped' in target ? [`${name}: skipped: ${target.skipped}`] : [];
   });
+  const overloaded = targetNames.flatMap((name) => {
+    const target = report[name];
+    if ('skipped' in target || target.notSent === 0) return [];
+    return [`${name}: ${target.notSent} calls were due at 1,000 req/s and could not be sent (they count as 10 s)`];
+  });
   const { machine } = report;
   return [
     `${machine.processor}, ${machine.cores} cores, Node ${machine.node}; others took ${Math.round(machine.othersBusy * 100)} % of it${machine.quiet ? '' : ' (not quiet: believe the ratios only)'}`,
@@ -67,6 +72,7 @@ export function tableOf(report: Report): string {
       ...targets,
     ]),
     ...skipped,
+    ...overloaded,
     '',
     ...align([
       ['', 'median', 'target', 'range', 'unit', ''],

@@ -20,6 +20,7 @@ import { tableOf } from '../bench/table.ts';
 const measured = (changes: Partial<Measured> = {}): Measured => ({
   requests: 100,
   errors: 0,
+  notSent: 0,
   firstError: undefined,
   requestsPerSecond: 1000,
   p50Ms: 1,
@@ -174,6 +175,14 @@ test('calls that failed make a run that broke', () => {
   const failing: Run = { ...run(4000, 0.2), at1000: measured({ errors: 2, firstError: 'HTTP 500' }) };
   const { broken } = reportOf({ ...measurements, rounds: [{ sidecar: failing }], broken: ['something else'] });
   assert.deepEqual(broken, ['something else', 'sidecar: 2 of 302 calls failed: HTTP 500']);
+});
+
+test('calls that could not be sent at the fixed rate are told, and break nothing', () => {
+  const overloaded: Run = { ...run(4000, 0.2), at1000: measured({ notSent: 7 }) };
+  const report = reportOf({ ...measurements, rounds: [{ sidecar: overloaded }] });
+  assert.equal('notSent' in report.sidecar && report.sidecar.notSent, 7);
+  assert.deepEqual(report.broken, []);
+  assert.match(tableOf(report), /sidecar: 7 calls were due at 1,000 req\/s and could not be sent/);
 });
 
 test('the table names every target, every figure, what was skipped and what broke', () => {
