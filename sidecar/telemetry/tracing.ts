@@ -5,7 +5,7 @@
  * ready; until then exchanges wait. A collector that is slow, gone or refuses costs spans, never requests: the queue is
  * bounded, what does not fit is counted, and the log says so once a minute. What fails for now is tried again.
  *
- * Spans go straight to the exporter in small batches: making the bytes takes most of the time (17 µs an exchange), all
+ * Spans go straight to the exporter in small batches: making the bytes takes most of the time (14–17 µs an exchange), all
  * of it on the thread that serves agents, so a batch is kept to about a millisecond. The processors of the SDK take 512
  * spans at a time.
  */
