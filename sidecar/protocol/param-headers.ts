@@ -29,10 +29,7 @@ export function checkParamHeaders(
   headers: Readonly<Record<string, string | string[] | undefined>>,
 ): Result<void, MalformedReason> {
   for (const { path, header, isNumber } of findDeclarations(inputSchema) ?? []) {
-    const value = path.reduce<unknown>(
-      (node, key) => (isObject(node) && Object.hasOwn(node, key) ? node[key] : undefined),
-      args,
-    );
+    const value = path.reduce<unknown>((node, key) => (isObject(node) ? node[key] : undefined), args);
     const text = textOf(value);
     if (text === undefined) continue;
 

@@ -66,7 +66,8 @@ export function scan(bytes: Buffer, { depthMax, batchMax }: ScanLimits): Result<
   let elements: ByteRange[] | undefined;
   let elementStart = 0;
 
-  // Which known key's value is open at levels 1 to 3 (index into the key table + 1; 0: none), and where it starts.
+  // Whose value is being read at levels 1 to 3 (1 + index into the key table; 0: a key of no interest), and where it starts.
+  // Each colon of the level sets it anew.
   let rootKey = 0;
   let paramsKey = 0;
   let metaKey = 0;
@@ -109,10 +110,10 @@ export function scan(bytes: Buffer, { depthMax, batchMax }: ScanLimits): Result<
             elementStart = skipSpace(bytes, at + 1);
           }
         } else if (depth === 2) {
-          inParams = isObject && rootKey === 2 && at === rootValue;
+          inParams = isObject && rootKey === 2;
           if (inParams) params = openObject(bytes, at);
         } else {
-          inMeta = isObject && inParams && paramsKey === 1 && at === paramsValue;
+          inMeta = isObject && inParams && paramsKey === 1;
           if (inMeta) meta = openObject(bytes, at);
         }
         break;
@@ -128,14 +129,11 @@ export function scan(bytes: Buffer, { depthMax, batchMax }: ScanLimits): Result<
             elementStart = skipSpace(bytes, at + 1);
           }
           if (rootKey === 1) id = { start: rootValue, end: trimEnd(bytes, at) };
-          rootKey = 0;
         } else if (depth === 2 && inParams) {
           if (paramsKey === 2) args = { start: paramsValue, end: trimEnd(bytes, at) };
-          paramsKey = 0;
         } else if (depth === 3 && inMeta) {
           if (metaKey === 1) traceparent = { start: metaValue, end: trimEnd(bytes, at) };
           else if (metaKey === 2) tracestate = { start: metaValue, end: trimEnd(bytes, at) };
-          metaKey = 0;
         }
         if (bytes[at] !== COMMA) depth--;
         break;

@@ -47,6 +47,7 @@ test('the same bytes come back when nothing was removed', () => {
     '{"jsonrpc":"2.0","id":1,"result":{"structuredContent":{"tools":[{"name":"x"}]},"cacheScope":"public"}}',
     '{"jsonrpc":"2.0","id":1,"result":[{"tools":[1]}]}',
     '{"jsonrpc":"2.0","id":1,"result":{"tools":{"name":"x"}}}',
+    '{"jsonrpc":"2.0","method":"x","params":{"tools":[{"name":"x"}]}}',
     '[{"result":{"tools":[1]}}]',
     '5',
   ];

@@ -164,6 +164,11 @@ const CASES: Readonly<Record<string, Case>> = {
     headers: { ...CALL_HEADERS, name: '=?base64?/w==?=' },
     expected: 'headerMismatch',
   },
+  'base64 that is not UTF-8, and a name that looks like what a decoder makes of it': {
+    body: { ...CALL, params: { ...CALL.params, name: '\ufffd' } },
+    headers: { ...CALL_HEADERS, name: '=?base64?/w==?=' },
+    expected: 'headerMismatch',
+  },
   'a prompt': {
     body: { ...CALL, method: 'prompts/get' },
     headers: { ...CALL_HEADERS, method: 'prompts/get', name: 'other' },

@@ -72,6 +72,10 @@ test('noise of any length opens to nothing', () => {
     assert.equal(sealer.open(randomBytes(length).toString('base64url')), undefined);
 });
 
+test('an id longer than any header is not looked at', () => {
+  assert.equal(sealer.open(sealer.seal({ ...SESSION, upstreamSessionId: 'x'.repeat(8192) })), undefined);
+});
+
 test('what the same key sealed for another purpose opens to nothing', () => {
   const nonce = randomBytes(12);
   const cipher = createCipheriv('aes-256-gcm', KEY, nonce);
