@@ -4,7 +4,6 @@
  */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import type { Result } from '../../policies/result.ts';
 import { assemble, type Loaded } from './assemble.ts';
 import { loadConfig } from './load.ts';
@@ -33,9 +32,9 @@ export async function loadDemo(
   folder: string,
   environment: Environment = process.env,
 ): Promise<Result<Loaded, Problem[]>> {
-  // Compiled, the demo server lies beside us in dist; from source, Node runs the TypeScript itself.
-  const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
-  const server = fileURLToPath(new URL(`../../examples/demo/server.${extension}`, import.meta.url));
+  // Compiled, the demo server lies in dist; from source, Node runs the TypeScript itself.
+  const isSource = import.meta.url.endsWith('.ts');
+  const server = join(packageFolder(), ...(isSource ? ['examples/demo/server.ts'] : ['dist/examples/demo/server.js']));
   const value = {
     group: 'demo',
     servers: { notebook: { command: [process.execPath, server] } },

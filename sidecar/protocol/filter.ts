@@ -5,7 +5,7 @@
  * server wrote them. Where the server repeats a key, every occurrence is filtered: no reading shows what was to be hidden.
  */
 import { applyEdits, eachMember, type Edit, elementsOf, OPEN_BRACE, OPEN_BRACKET, skipSpace } from './json-bytes.ts';
-import type { ByteRange, JsonObject } from './message.ts';
+import type { ByteRange } from './message.ts';
 
 export type ListKind = 'tools' | 'prompts' | 'resources' | 'resourceTemplates';
 
@@ -13,11 +13,6 @@ const LIST_KINDS: readonly ListKind[] = ['tools', 'prompts', 'resources', 'resou
 
 /** Whether an item stays. */
 export type Keep = (kind: ListKind, item: unknown) => boolean;
-
-/** The lists that a result holds, by its shape: on a replayed stream the method that asked for it is not known. */
-export function findLists(result: JsonObject): ListKind[] {
-  return LIST_KINDS.filter((kind) => Array.isArray(result[kind]));
-}
 
 /**
  * The answer without the items that `keep` turns down; `bytes` itself when there was nothing to change. A list that is

@@ -22,14 +22,11 @@ import {
 import { decodeHeader, trimHeader } from './header-value.ts';
 import type { Era, MalformedReason, Message, ParsedBody } from './message.ts';
 
-/** Request headers as they came. Those beyond the first three are part of the picture, but no rung judges them. */
+/** Request headers as they came. */
 export interface ProtocolHeaders {
   readonly protocolVersion?: string | undefined;
   readonly method?: string | undefined;
   readonly name?: string | undefined;
-  readonly sessionId?: string | undefined;
-  readonly contentType?: string | undefined;
-  readonly accept?: string | undefined;
 }
 
 export interface Classified {

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { it } from 'node:test';
 import fc from 'fast-check';
-import { assemble } from '../../sidecar/config/load.ts';
+import { assemble } from '../../sidecar/config/assemble.ts';
 import { importMcpJson } from '../../sidecar/config/mcp-json.ts';
 import { formatProblems } from '../../sidecar/config/problem.ts';
 import { parseYaml } from '../../sidecar/config/yaml-document.ts';

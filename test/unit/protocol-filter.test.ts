@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { filterLists, findLists, type Keep } from '../../sidecar/protocol/filter.ts';
+import { filterLists, type Keep } from '../../sidecar/protocol/filter.ts';
 
 const keepOnly =
   (...names: readonly string[]): Keep =>
@@ -95,9 +95,4 @@ test('an item as deep as an answer can be is no trouble', () => {
   const deep = `{"name":"b","x":${'['.repeat(200_000)}${']'.repeat(200_000)}}`;
   assert.equal(filter(tools(`${A},${deep}`), keepOnly('a')), tools(A));
   assert.equal(filter(tools(`${A},${deep}`), keepOnly('b')), tools(deep));
-});
-
-test('the lists of a result are found by its shape', () => {
-  assert.deepEqual(findLists({ tools: [], resources: [1], prompts: {}, content: [] }), ['tools', 'resources']);
-  assert.deepEqual(findLists({}), []);
 });

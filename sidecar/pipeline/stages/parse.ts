@@ -68,9 +68,6 @@ export function parse(ports: ParsePorts): Stage<Identified, Parsed> {
       protocolVersion: headerOf(request.headers['mcp-protocol-version']),
       method: headerOf(request.headers['mcp-method']),
       name: headerOf(request.headers['mcp-name']),
-      sessionId: headerOf(request.headers['mcp-session-id']),
-      contentType: headerOf(request.headers['content-type']),
-      accept: headerOf(request.headers.accept),
     });
     if (!classified.ok) return { kind: 'malformed', reason: classified.error };
     exchange.era = classified.value.era;
