@@ -41,10 +41,6 @@ export interface Asking {
 }
 
 const SUBSCRIPTION_ID = 'io.modelcontextprotocol/subscriptionId';
-/** What a 2026-07-28 server wants to see in the `_meta` of every message. */
-const ENVELOPE = ['protocolVersion', 'clientInfo', 'clientCapabilities'].map(
-  (name) => `io.modelcontextprotocol/${name}`,
-);
 
 export class StdioConversation {
   /** Set right after the child was spawned with this conversation's handlers. */
@@ -109,6 +105,7 @@ export class StdioConversation {
       headers: asking.headers ?? {},
       first: { ms: firstMs, phase },
       idleMs: isSubscription ? undefined : timeouts.idleMs,
+      // A server whose first message after a probe is a notification could take it for the start of a 2025 session.
       onDropped: () => this.#abandon(pending, message.method !== 'server/discover'),
     });
     const pending: Pending = { id, token: progressTokenOf(message), message, answer, onAnswered: asking.onAnswered };
@@ -318,12 +315,8 @@ export function idText({ id, bytes, layout }: Message): string {
   return id === undefined ? 'null' : JSON.stringify(id);
 }
 
-/** Carries the request's envelope: a server takes a message without one for the first of a 2025 session. */
 function cancellationOf(message: Message): Buffer {
-  const envelope = Object.fromEntries(
-    ENVELOPE.flatMap((key) => (message.meta?.[key] === undefined ? [] : [[key, message.meta[key]]])),
-  );
-  const params = `{"requestId":${idText(message)},"reason":"the agent has gone","_meta":${JSON.stringify(envelope)}}`;
+  const params = `{"requestId":${idText(message)},"reason":"the agent has gone"}`;
   return Buffer.from(`{"jsonrpc":"2.0","method":"notifications/cancelled","params":${params}}`);
 }
 

@@ -96,6 +96,17 @@ test('as many children as may be, and no more; the place of one that ended is fr
   await TestSession.open(upstream);
 });
 
+test('an initialize that nobody waits for any more leaves no session and no child', async (context) => {
+  const { upstream } = startUpstream(context, { flags: ['--deaf'], limits: { childrenMax: 1 } });
+  for (let at = 0; at < 3; at += 1) {
+    const agent = new AbortController();
+    const opening = upstream.send(post(initialize(), { signal: agent.signal }));
+    // The place of the one before is free as soon as its child has gone.
+    setTimeout(() => agent.abort(), at === 0 ? 0 : 100);
+    assert.equal(expectFailure(await opening).kind, 'aborted');
+  }
+});
+
 test('an unused session ends with its child; one with an open stream or a request under way does not', async (context) => {
   const { upstream, timers } = startUpstream(context, {
     limits: { sessionIdleMs: 60 * SECOND },

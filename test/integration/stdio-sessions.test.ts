@@ -80,18 +80,25 @@ test('a notification is accepted, and reaches the child', async (context) => {
   assert.equal(await session.text(1, 'received'), 'initialize notifications/initialized tools/call');
 });
 
-test('progress comes as events, each at once, before the response', async (context) => {
+test('progress comes as events of its own request, each at once, before the response', async (context) => {
   const { upstream } = startUpstream(context);
   const session = await TestSession.open(upstream);
+  const get = expectResponse(await session.get());
   const args = { steps: 2, thenWait: true };
   const response = expectResponse(await session.send(call(1, 'progress', args, { progressToken: 'p' })));
   const events = eventsOf(response);
+  const newer = session.send(call(3, 'wait', { text: 'newer' }));
+  assert.equal(await session.text(4, 'step', { token: 'p' }), 'stepped');
   // The child answers only after `go`: were the events held back, this would never come.
   assert.equal((await events.next()).value.params.progress, 1);
   assert.equal((await events.next()).value.params.progress, 2);
+  assert.equal((await events.next()).value.params.progress, 1);
   await session.text(2, 'go');
   assert.equal(textOf((await events.next()).value), 'done');
   assert.equal((await events.next()).done, true);
+  assert.equal(textOf(await jsonOf(expectResponse(await newer))), 'newer');
+  await session.delete();
+  assert.equal(await bodyOf(get), '');
 });
 
 test('the stream of a GET carries what belongs to no request; there is one at a time', async (context) => {
@@ -123,9 +130,9 @@ test('a stream that its agent closed makes room for the next', async (context) =
 test('what the child says while nobody listens is kept for who comes next', async (context) => {
   const { upstream } = startUpstream(context);
   const session = await TestSession.open(upstream);
-  await session.send({ jsonrpc: '2.0', method: 'notifications/announce' });
-  // Its answer tells that the announcement has come, and is the first to carry it.
-  const events = eventsOf(expectResponse(await session.send(call(1, 'echo', { text: 'hello' }))));
+  // One write of the child: the announcement is there by the time the answer is.
+  assert.equal(await session.text(1, 'answerThenAnnounce'), 'soon');
+  const events = eventsOf(expectResponse(await session.send(call(2, 'echo', { text: 'hello' }))));
   assert.equal((await events.next()).value.method, 'notifications/tools/list_changed');
   assert.equal(textOf((await events.next()).value), 'hello');
 });

@@ -125,10 +125,10 @@ test('log messages go to the one request that asked for them, or to nobody', asy
   const heard = await bodyOf(expectResponse(await send(upstream, modernCall(1, 'flood', flood, wanting))));
   assert.match(heard, /notifications\/message/);
   assert.equal(await text(upstream, modernCall(2, 'flood', flood)), 'flooded');
-  const waiting = send(upstream, modernCall(3, 'wait', { text: 'x' }));
+  const waiting = send(upstream, modernCall(3, 'wait', { text: 'two wait' }, wanting));
   assert.equal(await text(upstream, modernCall(4, 'flood', flood, wanting)), 'flooded');
   await text(upstream, modernCall(5, 'go'));
-  await waiting;
+  assert.equal(textOf(await jsonOf(expectResponse(await waiting))), 'two wait');
 });
 
 for (const [code, status] of [

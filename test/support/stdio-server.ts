@@ -43,6 +43,11 @@ const tools: Record<string, (id: unknown, args: Fields, params: Fields) => void>
     for (const release of waiting.splice(0)) release();
     answer(id, 'went');
   },
+  answerThenAnnounce: (id) => {
+    const result = { content: [{ type: 'text', text: 'soon' }] };
+    const both = [{ id, result }, { method: 'notifications/tools/list_changed' }];
+    write(both.map((body) => JSON.stringify({ jsonrpc: '2.0', ...body })).join('\n'));
+  },
   wait: (id, { text }) => {
     waiting.push(() => answer(id, text));
   },
