@@ -90,7 +90,7 @@ export function buildPipeline(house: House): Stack<Exchange, never> {
     observers: house.observers,
     now: monotonic,
     newTrace: () => continueTrace(undefined, undefined, tracing),
-    argumentsJson: (exchange) => argumentsJson(exchange, policy),
+    argumentsJson,
   });
   const rescuing = rescue({ log: house.log, newErrorId, recoverId });
 
@@ -120,7 +120,7 @@ export function buildPipeline(house: House): Stack<Exchange, never> {
       // Needs caller and message; everything below needs its permit.
       .push('authorize', authorize({ group: config.group, policy: () => policy.active, catalog, now: Date.now }))
       // A refused call costs nothing; an allowed one is paid for before the server sees it.
-      .push('quota', quota({ policy: () => policy.active, store: createMemoryQuotaStore(monotonic) }))
+      .push('quota', quota(createMemoryQuotaStore(monotonic)))
       // What the agent may have and has paid for may come from memory.
       .push('cache', cache(answers))
       // The only place that tries again: all that must be fresh for each try is below.
@@ -408,12 +408,13 @@ function pathOf({ url = '' }: IncomingMessage): string {
 }
 
 /** The agent's own bytes where nothing was redacted; an audit line has no room for line ends. */
-function argumentsJson({ message, targets, route }: Exchange, policy: PolicyReload): string | undefined {
+function argumentsJson({ message, targets, route, policy }: Exchange): string | undefined {
   const range = message?.layout.arguments;
   const target = targets[0];
-  if (message === undefined || range === undefined || target === undefined || route === undefined) return undefined;
+  if (message === undefined || range === undefined || target === undefined) return undefined;
+  if (route === undefined || policy === undefined) return undefined;
   const name = target.kind === 'resource' ? target.uri : target.name;
-  const { value, redacted } = redactArguments(policy.active.policy, route.server, name, message.params?.arguments);
+  const { value, redacted } = redactArguments(policy, route.server, name, message.params?.arguments);
   if (redacted) return JSON.stringify(value);
   const text = message.bytes.toString('utf8', range.start, range.end);
   return /[\r\n]/.test(text) ? JSON.stringify(value) : text;

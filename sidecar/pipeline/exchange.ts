@@ -6,6 +6,7 @@
  */
 import type { IncomingMessage } from 'node:http';
 import type { Call, Decision, Subject, Target } from '../../policies/decision.ts';
+import type { CompiledPolicy } from '../../policies/policy.ts';
 import type { Caller } from '../identity/identify.ts';
 import type { Era, Message } from '../protocol/message.ts';
 import type { Upstream, UpstreamFailure, UpstreamResponse } from '../upstream/upstream.ts';
@@ -69,6 +70,8 @@ export class Exchange {
   targets: readonly Target[] = [];
   call: Call | undefined = undefined;
   decision: Decision | undefined = undefined;
+  /** The policy in force when the exchange came: it judges, charges and redacts to the end, whatever is loaded meanwhile. */
+  policy: CompiledPolicy | undefined = undefined;
   policyVersion: string | undefined = undefined;
   permit: Permit | undefined = undefined;
 
@@ -115,7 +118,7 @@ export type Identified = With<Routed, 'caller'>;
 /** After `parse`. A GET or DELETE has no message. */
 export type Parsed = With<Identified, 'era' | 'trace'>;
 /** After `authorize`: only an exchange with a permit gets this far. */
-export type Permitted = With<Parsed, 'permit' | 'subject' | 'decision'>;
+export type Permitted = With<Parsed, 'permit' | 'policy' | 'subject' | 'decision'>;
 /** After `route`. */
 export type Attempted = With<Permitted, 'attempt'>;
 /** After `forward`. */

@@ -54,6 +54,11 @@ export function ask(base: string, { method = 'POST', path = '/mcp', headers = {}
 
 export const ACCEPT_BOTH = 'application/json, text/event-stream';
 
+/** A `tools/call`, to be sent as it is in the 2025 eras and by {@link askModern} in 2026-07-28. */
+export function toolCall(name: string, args: Record<string, unknown> = {}, id: string | number = 7) {
+  return { jsonrpc: '2.0', id, method: 'tools/call', params: { name, arguments: args } };
+}
+
 /** A JSON-RPC request in the manner of the 2025 eras. */
 export function askLegacy(
   base: string,

@@ -22,8 +22,11 @@ export interface ScriptedUpstream {
   close(): Promise<void>;
 }
 
-/** Answers `tools/call` with the text `ok` and other requests with an empty result, unless `answer` is replaced. */
-export async function startScriptedUpstream(): Promise<ScriptedUpstream> {
+/**
+ * Answers `tools/call` with the text `ok` and other requests with an empty result, unless `answer` is replaced.
+ * @param port 0 for any.
+ */
+export async function startScriptedUpstream(port = 0): Promise<ScriptedUpstream> {
   let received = 0;
   const server = http.createServer((request, response) => {
     const chunks: Buffer[] = [];
@@ -45,7 +48,7 @@ export async function startScriptedUpstream(): Promise<ScriptedUpstream> {
       received += chunk.length;
     });
   });
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  await new Promise<void>((resolve) => server.listen(port, '127.0.0.1', resolve));
 
   const upstream: ScriptedUpstream = {
     url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/mcp`,

@@ -24,6 +24,8 @@ export interface SidecarProcess {
   readonly admin: string;
   /** The last of what the sidecar wrote to stderr. */
   stderr(): string;
+  /** The exit code; `null` when a signal ended it. */
+  readonly exited: Promise<number | null>;
   /** SIGTERM, and SIGKILL after ten seconds. Resolves with the exit code, `null` after a kill. */
   stop(): Promise<number | null>;
 }
@@ -74,5 +76,5 @@ export async function startSidecar(configText: string, options: SidecarProcessOp
     await stop();
     throw new Error(`The sidecar ${outcome}. It said: ${said.trim() || '(nothing)'}`);
   }
-  return { pid: child.pid!, mcp: outcome.mcp, admin: outcome.admin, stderr: () => said, stop };
+  return { pid: child.pid!, mcp: outcome.mcp, admin: outcome.admin, stderr: () => said, exited, stop };
 }

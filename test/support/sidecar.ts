@@ -13,6 +13,8 @@ export interface TestSidecar extends RunningSidecar {
   /** Base URL of the MCP listener, without a path. */
   readonly base: string;
   readonly folder: string;
+  /** Every line of the log so far, debug included. */
+  readonly logged: readonly string[];
   /** Every audit line written so far. Flushes first. */
   // biome-ignore lint/suspicious/noExplicitAny: a test reads records by field
   auditLines(): Promise<any[]>;
@@ -39,8 +41,9 @@ export async function startTestSidecar(
   await writeFile(file, `${listen}${yaml}`);
   const loaded = await loadConfig(file);
   if (!loaded.ok) throw new Error(formatProblems(loaded.error));
+  const logged: string[] = [];
   const started = await startSidecar(loaded.value, {
-    log: createLogger({ level: 'error', json: true, write: (line) => process.stderr.write(line), now: Date.now }),
+    log: createLogger({ level: 'debug', json: true, write: (line) => logged.push(line), now: Date.now }),
   });
   if (!started.ok) throw new Error(started.error);
   const running = started.value;
@@ -48,6 +51,7 @@ export async function startTestSidecar(
     ...running,
     base: running.mcp.find((url) => url.startsWith('http'))?.replace(/\/mcp$/, '') ?? '',
     folder,
+    logged,
     async auditLines() {
       await running.flushAudit();
       const text = await readFile(join(folder, 'audit.jsonl'), 'utf8');

@@ -39,6 +39,7 @@ export function authorize(ports: AuthorizePorts): Stage<Parsed, Permitted> {
     const { message, route } = exchange;
     const subject = subjectOf(exchange.caller, ports.group);
     exchange.subject = subject;
+    exchange.policy = policy;
     exchange.policyVersion = version;
 
     let decision: Decision = ALLOWED;

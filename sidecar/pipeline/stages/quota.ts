@@ -8,16 +8,10 @@ import { chargesOf } from '../../../policies/quota.ts';
 import type { Outcome, Stage } from '../compose.ts';
 import type { Permitted } from '../exchange.ts';
 import type { QuotaStore } from '../quota-store.ts';
-import type { ActivePolicy } from './authorize.ts';
 
-export interface QuotaPorts {
-  readonly policy: () => ActivePolicy;
-  readonly store: QuotaStore;
-}
-
-export function quota(ports: QuotaPorts): Stage<Permitted, Permitted> {
+export function quota(store: QuotaStore): Stage<Permitted, Permitted> {
   return async (exchange, next): Promise<Outcome> => {
-    const { message, subject, call } = exchange;
+    const { message, policy, subject, call } = exchange;
     const target = exchange.targets[0];
     if (message === undefined || target === undefined || call === undefined) return next(exchange);
 
@@ -25,10 +19,10 @@ export function quota(ports: QuotaPorts): Stage<Permitted, Permitted> {
       message.layout.arguments === undefined ? 0 : message.layout.arguments.end - message.layout.arguments.start,
     );
     exchange.tokensIn = tokensIn;
-    const charges: readonly Charge[] = chargesOf(ports.policy().policy, subject, target, call, tokensIn);
+    const charges: readonly Charge[] = chargesOf(policy, subject, target, call, tokensIn);
     if (charges.length === 0) return next(exchange);
 
-    const reserving = ports.store.reserve(charges);
+    const reserving = store.reserve(charges);
     const reserved = reserving instanceof Promise ? await reserving : reserving;
     if (!reserved.ok)
       return {
@@ -37,7 +31,7 @@ export function quota(ports: QuotaPorts): Stage<Permitted, Permitted> {
         retryAfterMs: Math.ceil(reserved.error.retryAfterMs),
         asToolError: false,
       };
-    return settleAfter(exchange, reserved.value, tokensIn, ports.store, next);
+    return settleAfter(exchange, reserved.value, tokensIn, store, next);
   };
 }
 
