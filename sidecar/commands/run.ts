@@ -49,10 +49,12 @@ function untilTold(): Promise<void> {
     const told = () => {
       process.off('SIGINT', told);
       process.off('SIGTERM', told);
+      process.off('SIGHUP', told);
       resolve();
     };
     process.on('SIGINT', told);
     process.on('SIGTERM', told);
+    process.on('SIGHUP', told);
   });
 }
 

@@ -5,8 +5,9 @@
  * neither how much of a key was right nor whose it is. A key file that changes is picked up with the next request. A
  * present but wrong key is refused; no key at all is left to the next method. Never names a key in a text.
  */
-import { createHash, timingSafeEqual } from 'node:crypto';
+import { hash, timingSafeEqual } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
+import type { Socket } from 'node:net';
 import { err, ok, type Result } from '../../policies/result.ts';
 import type { Caller, Identification, IdentityMethod } from './identify.ts';
 
@@ -20,8 +21,26 @@ interface KeyHolder {
   digest: Buffer;
 }
 
-/** An error, as a sentence, when a key cannot be read or two agents have the same. */
-export function createApiKeyIdentity(readers: Readonly<Record<string, KeyReader>>): Result<IdentityMethod, string> {
+/** What a connection has shown. */
+interface Shown {
+  readonly authorization: string | undefined;
+  readonly header: string | string[] | undefined;
+  readonly identification: Identification;
+  readonly until: number;
+}
+
+/** For so long a connection that shows the same key again is not looked up again: a key that is withdrawn works this much longer. */
+const REMEMBER_MS = 1_000;
+
+/**
+ * An error, as a sentence, when a key cannot be read or two agents have the same.
+ *
+ * @param now Monotonic clock, milliseconds. Default: the process's own.
+ */
+export function createApiKeyIdentity(
+  readers: Readonly<Record<string, KeyReader>>,
+  now: () => number = () => performance.now(),
+): Result<IdentityMethod, string> {
   const holders: KeyHolder[] = [];
   for (const [agent, read] of Object.entries(readers)) {
     const key = read();
@@ -35,7 +54,29 @@ export function createApiKeyIdentity(readers: Readonly<Record<string, KeyReader>
     const caller: Caller = { agent, method: 'apiKey', roles: [], claims: {}, user: undefined };
     holders.push({ caller, read, key: key.value, digest });
   }
-  return ok({ type: 'apiKey', identify: (request) => identifyByKey(request, holders), close() {} });
+  const shown = new WeakMap<Socket, Shown>();
+  return ok({
+    type: 'apiKey',
+    identify(request) {
+      const { authorization, 'x-api-key': header } = request.headers;
+      const before = shown.get(request.socket);
+      // Comparing a key with what the same connection has shown before tells its caller nothing about anybody's key.
+      if (
+        before !== undefined &&
+        now() < before.until &&
+        before.authorization === authorization &&
+        before.header === header
+      ) {
+        return before.identification;
+      }
+      const identification = identifyByKey(request, holders);
+      if (identification.kind === 'known') {
+        shown.set(request.socket, { authorization, header, identification, until: now() + REMEMBER_MS });
+      }
+      return identification;
+    },
+    close() {},
+  });
 }
 
 function identifyByKey({ headers }: IncomingMessage, holders: readonly KeyHolder[]): Identification {
@@ -82,5 +123,5 @@ function bearerOf(authorization: string | undefined): string | undefined {
 }
 
 function sha256(text: string): Buffer {
-  return createHash('sha256').update(text).digest();
+  return hash('sha256', text, 'buffer');
 }

@@ -50,7 +50,7 @@ export function createHttpUpstream(options: HttpUpstreamOptions): Upstream {
     target: { transport: 'tcp', address: url.hostname, port: portOf(url) },
 
     send(request: UpstreamRequest): Promise<Result<UpstreamResponse, UpstreamFailure>> {
-      if (request.signal.aborted) return Promise.resolve(err({ kind: 'aborted', sent: false }));
+      if (request.signal?.aborted) return Promise.resolve(err({ kind: 'aborted', sent: false }));
       return new Promise((resolve) => {
         const pushedByServer = request.method === 'GET' || request.message?.method === 'subscriptions/listen';
         pool.dispatch(
@@ -78,7 +78,7 @@ type Resolve = (result: Result<UpstreamResponse, UpstreamFailure>) => void;
 
 /** Turns undici's callbacks for one request into one {@link UpstreamResponse}. */
 class AnswerHandler implements Dispatcher.DispatchHandler {
-  readonly #signal: AbortSignal;
+  readonly #signal: AbortSignal | undefined;
   readonly #timeouts: HttpUpstreamOptions['timeouts'];
   readonly #resolve: Resolve;
   #controller: Dispatcher.DispatchController | undefined;
@@ -87,16 +87,16 @@ class AnswerHandler implements Dispatcher.DispatchHandler {
   /** Set before the controller is aborted by us, so that the error which follows is told from the server's own. */
   #ownFailure: UpstreamFailure | undefined;
 
-  constructor(signal: AbortSignal, timeouts: HttpUpstreamOptions['timeouts'], resolve: Resolve) {
+  constructor(signal: AbortSignal | undefined, timeouts: HttpUpstreamOptions['timeouts'], resolve: Resolve) {
     this.#signal = signal;
     this.#timeouts = timeouts;
     this.#resolve = resolve;
-    signal.addEventListener('abort', this.#onAbort);
+    signal?.addEventListener('abort', this.#onAbort);
   }
 
   onRequestStart(controller: Dispatcher.DispatchController): void {
     this.#controller = controller;
-    if (this.#signal.aborted) this.#onAbort();
+    if (this.#signal?.aborted) this.#onAbort();
   }
 
   onResponseStart(controller: Dispatcher.DispatchController, status: number, headers: IncomingHttpHeaders): void {
@@ -146,7 +146,7 @@ class AnswerHandler implements Dispatcher.DispatchHandler {
 
   #release(): void {
     clearTimeout(this.#totalTimer);
-    this.#signal.removeEventListener('abort', this.#onAbort);
+    this.#signal?.removeEventListener('abort', this.#onAbort);
   }
 }
 

@@ -15,7 +15,7 @@ export type SetTimer = (callback: () => void, ms: number) => () => void;
 export interface AnswerOptions {
   /** Headers of the answer; an error that is the whole answer goes without them. */
   readonly headers: Readonly<Record<string, string>>;
-  readonly signal: AbortSignal;
+  readonly signal: AbortSignal | undefined;
   readonly setTimer: SetTimer;
   /** Until the first message; `undefined`: as long as it takes. */
   readonly first: { readonly ms: number; readonly phase: 'headers' | 'total' } | undefined;
@@ -61,7 +61,7 @@ export class StdioAnswer {
       cancel: this.#onAbort,
     });
     if (options.first !== undefined) this.#expectWithin(options.first.ms, options.first.phase);
-    options.signal.addEventListener('abort', this.#onAbort, { once: true });
+    options.signal?.addEventListener('abort', this.#onAbort, { once: true });
   }
 
   /** Makes it an event stream, though nothing has come yet. */
@@ -148,7 +148,7 @@ export class StdioAnswer {
     if (!this.#open) return false;
     this.#open = false;
     this.#cancelTimer?.();
-    this.#options.signal.removeEventListener('abort', this.#onAbort);
+    this.#options.signal?.removeEventListener('abort', this.#onAbort);
     return true;
   }
 }

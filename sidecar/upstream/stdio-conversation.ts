@@ -96,7 +96,7 @@ export class StdioConversation {
     asking: Asking = {},
   ): Promise<Result<UpstreamResponse, UpstreamFailure>> {
     const { timeouts } = this.#options;
-    if (request.signal.aborted) return Promise.resolve(err({ kind: 'aborted', sent: false }));
+    if (request.signal?.aborted) return Promise.resolve(err({ kind: 'aborted', sent: false }));
     const phase = asking.firstMs === undefined && timeouts.totalMs < timeouts.headersMs ? 'total' : 'headers';
     const firstMs = asking.firstMs ?? Math.min(timeouts.headersMs, timeouts.totalMs);
     const isSubscription = message.method === 'subscriptions/listen';
@@ -133,7 +133,7 @@ export class StdioConversation {
   }
 
   /** The stream of a GET: what the child says of its own accord (2025 eras). */
-  listen(signal: AbortSignal): Promise<Result<UpstreamResponse, UpstreamFailure>> {
+  listen(signal: AbortSignal | undefined): Promise<Result<UpstreamResponse, UpstreamFailure>> {
     const listener = this.#createAnswer(signal, {
       headers: {},
       first: undefined,
@@ -262,7 +262,7 @@ export class StdioConversation {
   }
 
   #createAnswer(
-    signal: AbortSignal,
+    signal: AbortSignal | undefined,
     own: Pick<ConstructorParameters<typeof StdioAnswer>[0], 'headers' | 'first' | 'idleMs' | 'onDropped'>,
   ): StdioAnswer {
     const { setTimer, queueMax, messageBytesMax } = this.#options;

@@ -82,7 +82,7 @@ class StdioUpstream implements Upstream {
   }
 
   async send(request: UpstreamRequest): Promise<Answer> {
-    if (request.signal.aborted) return err({ kind: 'aborted', sent: false });
+    if (request.signal?.aborted) return err({ kind: 'aborted', sent: false });
     if (this.#closed) return err(SHUTTING_DOWN);
     return request.era === 'modern' ? this.#sendModern(request) : this.#sendLegacy(request);
   }

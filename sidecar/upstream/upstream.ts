@@ -18,8 +18,8 @@ export interface UpstreamRequest {
   readonly principal: string;
   /** The upstream's own session id (already unsealed), of the 2025 eras. */
   readonly sessionId: string | undefined;
-  /** Aborted when the agent has gone and the era says that this ends the request. */
-  readonly signal: AbortSignal;
+  /** Aborted when the agent has gone. `undefined` where the era says that the request runs on without it. */
+  readonly signal: AbortSignal | undefined;
 }
 
 export interface UpstreamResponse {

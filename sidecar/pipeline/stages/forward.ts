@@ -7,6 +7,7 @@ import type { UpstreamFailure, UpstreamResponse } from '../../upstream/upstream.
 import type { Outcome, Stage } from '../compose.ts';
 import type { Answered, Attempted, Outgoing } from '../exchange.ts';
 import type { Reason } from '../reason.ts';
+import type { Reply } from '../reply.ts';
 
 export interface ForwardPorts {
   /** Monotonic clock, milliseconds. */
@@ -17,10 +18,9 @@ export function forward({ now }: ForwardPorts): Stage<Attempted, Answered> {
   return async (exchange, next): Promise<Outcome> => {
     const { permit, route, era, trace, reply } = exchange;
     const { message } = permit;
-    const abort = new AbortController();
     // 2026-07-28: closing the response stream cancels the request. The 2025 eras say that it does not, so there only a
     // stream that carries nothing but the server's own messages ends with its reader.
-    if (era === 'modern' || message === undefined) reply.onGone(() => abort.abort());
+    const signal = era === 'modern' || message === undefined ? abortWith(reply) : undefined;
 
     const outgoing: Outgoing = {
       startedAt: now(),
@@ -37,7 +37,7 @@ export function forward({ now }: ForwardPorts): Stage<Attempted, Answered> {
       era,
       principal: exchange.caller.agent,
       sessionId: exchange.upstreamSessionId,
-      signal: abort.signal,
+      signal,
     });
     if (!sent.ok) {
       outgoing.endedAt = now();
@@ -64,6 +64,12 @@ export function forward({ now }: ForwardPorts): Stage<Attempted, Answered> {
       answer.cancel();
     }
   };
+}
+
+function abortWith(reply: Reply): AbortSignal {
+  const abort = new AbortController();
+  reply.onGone(() => abort.abort());
+  return abort.signal;
 }
 
 /** Responses of the agent (to sampling, elicitation, roots) carry no `params`, so no trace context either. */
