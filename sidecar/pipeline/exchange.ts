@@ -44,6 +44,8 @@ export interface Outgoing {
   endedAt: number;
   status: number | undefined;
   attempts: number;
+  /** In some attempt a byte of the request may have reached the server. */
+  reached: boolean;
 }
 
 export class Exchange {

@@ -27,6 +27,7 @@ export function forward({ now }: ForwardPorts): Stage<Attempted, Answered> {
       endedAt: 0,
       status: undefined,
       attempts: (exchange.outgoing?.attempts ?? 0) + 1,
+      reached: exchange.outgoing?.reached ?? false,
     };
     exchange.outgoing = outgoing;
     const sent = await route.upstream.send({
@@ -39,6 +40,7 @@ export function forward({ now }: ForwardPorts): Stage<Attempted, Answered> {
       sessionId: exchange.upstreamSessionId,
       signal,
     });
+    outgoing.reached ||= sent.ok || sent.error.sent;
     if (!sent.ok) {
       outgoing.endedAt = now();
       // An agent that leaves, and a server that is full, say nothing about the server's health.

@@ -43,8 +43,8 @@ async function settleAfter(
   next: (exchange: Permitted) => Outcome | Promise<Outcome>,
 ): Promise<Outcome> {
   const outcome = await next(exchange);
-  // Nothing was sent: the call did not happen. Once anything was sent it did, whatever came back.
-  if (exchange.outgoing === undefined && !exchange.cached) store.release(reservation);
+  // The server never saw it: the call did not happen. Once it may have, it did, whatever came back.
+  if (exchange.outgoing?.reached !== true && !exchange.cached) store.release(reservation);
   else store.settle(reservation, tokensIn + (exchange.tokensOut ?? 0));
   return outcome;
 }
