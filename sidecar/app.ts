@@ -45,6 +45,7 @@ import { Metrics, observeSources } from './telemetry/metrics.ts';
 import { Tracing } from './telemetry/tracing.ts';
 import { Catalog } from './upstream/catalog.ts';
 import { createUpstreams, type Upstreams } from './upstream/create.ts';
+import { listTools } from './upstream/list-tools.ts';
 
 export interface RunningSidecar {
   /** Where agents reach `/mcp`, one for each listener. */
@@ -81,7 +82,14 @@ export interface House {
 export function buildPipeline(house: House): Stack<Exchange, never> {
   const { config, policy, credentials } = house;
   const { limits } = config;
-  const catalog = new Catalog();
+  const catalog = new Catalog({
+    list: async (server) => {
+      const listed = await listTools(house.upstreams.get(server)!, credentials.get(server));
+      return listed.ok ? ok(listed.value.tools) : listed;
+    },
+    now: monotonic,
+    log: house.log,
+  });
   const sessions = createSessions();
   const answers = new AnswerCache(config.cache, monotonic);
   const tracing = { enabled: config.telemetry !== undefined, sampleRatio: config.telemetry?.sampleRatio ?? 0 };

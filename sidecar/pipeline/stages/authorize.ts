@@ -1,12 +1,16 @@
 /**
  * Stage 7. Asks the policy and issues the permit. The one compiled decision judges the call here, filters the lists in
  * `inspect` (through the permit) and is what the audit records: what an agent sees is what it can call.
+ *
+ * Waits for nothing, but where a condition looks at a tool's annotations and they are not known: then for the server's
+ * list of tools.
  */
 
 import { type CompiledPolicy, decide, isVisible } from '../../../policies/decide.ts';
 import type { Call, Decision, Refused, Subject, Target } from '../../../policies/decision.ts';
 import { listedTarget, listKindOf, targetsOf } from '../../../policies/methods.ts';
 import type { Caller } from '../../identity/identify.ts';
+import { checkParamHeaders } from '../../protocol/param-headers.ts';
 import type { Catalog } from '../../upstream/catalog.ts';
 import type { Outcome, Stage } from '../compose.ts';
 import type { Parsed, Permitted } from '../exchange.ts';
@@ -35,53 +39,77 @@ const ALLOWED: Decision = { effect: 'allow', rule: undefined, wouldBe: undefined
 
 export function authorize(ports: AuthorizePorts): Stage<Parsed, Permitted> {
   return (exchange, next): Outcome | Promise<Outcome> => {
-    const { policy, version } = ports.policy();
-    const { message, route } = exchange;
-    const subject = subjectOf(exchange.caller, ports.group);
-    exchange.subject = subject;
-    exchange.policy = policy;
-    exchange.policyVersion = version;
-
-    let decision: Decision = ALLOWED;
-    if (message !== undefined && message.kind !== 'response') {
-      if (exchange.era === 'modern' && REMOVED.has(message.method)) {
-        return {
-          kind: 'hidden',
-          what: 'method',
-          name: message.method,
-          rule: undefined,
-          detail: `2026-07-28 has no ${message.method}`,
-        };
-      }
-      const targets = targetsOf(route.server, message.method, message.params, (tool) =>
-        ports.catalog.annotationsOf(route.server, tool),
-      );
-      if (!targets.ok)
-        return { kind: 'malformed', reason: { kind: 'envelopeMissing', detail: targets.error, id: message.id } };
-      exchange.targets = targets.value;
-      const call: Call = {
-        method: message.method,
-        args: argumentsOf(message.params),
-        body: message.body,
-        sessionId: exchange.sessionHash,
-        now: ports.now(),
-      };
-      exchange.call = call;
-      for (const target of targets.value) {
-        decision = decide(policy, subject, target, call);
-        exchange.decision = decision;
-        if (decision.effect !== 'allow') return refusalOf(target, decision);
-      }
-    }
-    exchange.decision = decision;
-    exchange.permit = issuePermit({
-      server: route.server,
-      method: exchange.request.method as 'POST' | 'GET' | 'DELETE',
-      message,
-      filter: filterOf(policy, subject, route.server),
+    const active = ports.policy();
+    const learning = active.policy.usesAnnotations ? learnTool(exchange, ports.catalog) : undefined;
+    if (learning === undefined) return judge(exchange, active, ports) ?? next(exchange as Permitted);
+    return learning.then(() => {
+      // Nothing was sent yet, so that nothing is lost in any era.
+      if (exchange.reply.gone) return { kind: 'aborted', detail: 'the agent has gone' };
+      return judge(exchange, active, ports) ?? next(exchange as Permitted);
     });
-    return next(exchange as Permitted);
   };
+}
+
+/** Policy looks at annotations, and this tool's are not known: after a restart, or when the agent calls without listing. */
+function learnTool({ message, route }: Parsed, catalog: Catalog): Promise<void> | undefined {
+  const name = message?.method === 'tools/call' ? message.params?.name : undefined;
+  return typeof name === 'string' ? catalog.ensureKnown(route.server, name) : undefined;
+}
+
+/** Issues the permit, or says why not. */
+function judge(exchange: Parsed, { policy, version }: ActivePolicy, ports: AuthorizePorts): Reason | undefined {
+  const { message, route } = exchange;
+  const subject = subjectOf(exchange.caller, ports.group);
+  exchange.subject = subject;
+  exchange.policy = policy;
+  exchange.policyVersion = version;
+
+  let decision: Decision = ALLOWED;
+  if (message !== undefined && message.kind !== 'response') {
+    if (exchange.era === 'modern' && REMOVED.has(message.method)) {
+      return {
+        kind: 'hidden',
+        what: 'method',
+        name: message.method,
+        rule: undefined,
+        detail: `2026-07-28 has no ${message.method}`,
+      };
+    }
+    const targets = targetsOf(route.server, message.method, message.params, (tool) =>
+      ports.catalog.annotationsOf(route.server, tool),
+    );
+    if (!targets.ok)
+      return { kind: 'malformed', reason: { kind: 'envelopeMissing', detail: targets.error, id: message.id } };
+    exchange.targets = targets.value;
+    const args = argumentsOf(message.params);
+    const call: Call = {
+      method: message.method,
+      args,
+      body: message.body,
+      sessionId: exchange.sessionHash,
+      now: ports.now(),
+    };
+    exchange.call = call;
+    for (const target of targets.value) {
+      decision = decide(policy, subject, target, call);
+      exchange.decision = decision;
+      if (decision.effect !== 'allow') return refusalOf(target, decision);
+    }
+    // After the decision: who may not call a tool does not learn of its schema.
+    if (exchange.era === 'modern' && message.method === 'tools/call') {
+      const schema = ports.catalog.inputSchemaOf(route.server, String(message.params?.name));
+      const checked = checkParamHeaders(schema, args, exchange.request.headers);
+      if (!checked.ok) return { kind: 'malformed', reason: checked.error };
+    }
+  }
+  exchange.decision = decision;
+  exchange.permit = issuePermit({
+    server: route.server,
+    method: exchange.request.method as 'POST' | 'GET' | 'DELETE',
+    message,
+    filter: filterOf(policy, subject, route.server, ports.catalog),
+  });
+  return undefined;
 }
 
 function subjectOf(caller: Caller, group: string): Subject {
@@ -102,10 +130,15 @@ function refusalOf(target: Target, refused: Refused): Reason {
   return { kind: 'hidden', what: target.kind, name, rule: refused.rule, detail: refused.reason };
 }
 
-/** An item that does not name itself cannot be judged, and is not shown. */
-function filterOf(policy: CompiledPolicy, subject: Subject, server: string): ListFilter {
+/**
+ * An item that does not name itself cannot be judged, and is not shown. A tool is judged by what the catalog has of it,
+ * as its call will be: `inspect` lets the catalog learn an item before it asks here.
+ */
+function filterOf(policy: CompiledPolicy, subject: Subject, server: string, catalog: Catalog): ListFilter {
   return (kind, item) => {
     const target = listedTarget(server, LIST_OF[kind], item);
+    if (target?.kind === 'tool')
+      return isVisible(policy, subject, { ...target, annotations: catalog.annotationsOf(server, target.name) });
     return target !== undefined && isVisible(policy, subject, target);
   };
 }

@@ -203,6 +203,7 @@ function inspectMessage(exchange: Answered, ports: InspectPorts, read: JsonObjec
   const method = read.method;
   if (typeof method === 'string') {
     if (method.endsWith('/list_changed') || method === 'notifications/resources/updated') ports.changed(server);
+    if (method === 'notifications/tools/list_changed') ports.catalog.changed(server);
     return bytes;
   }
   const result = read.result;
