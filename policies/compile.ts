@@ -87,7 +87,15 @@ function compileSelector({ server, tools, prompts, resources, methods }: Selecto
   };
 }
 
-function compileQuota({ name, when, key, calls, tokens, burst }: PolicyDocument['quotas'][number]): CompiledQuota {
+function compileQuota({
+  name,
+  when,
+  key,
+  calls,
+  tokens,
+  burst,
+  onLimit,
+}: PolicyDocument['quotas'][number]): CompiledQuota {
   const bound = (rate: string | undefined, dimension: Dimension, what: string) => {
     if (rate === undefined) return [];
     const { limit, windowMs } = compiled(parseRate(rate));
@@ -97,6 +105,7 @@ function compileQuota({ name, when, key, calls, tokens, burst }: PolicyDocument[
     name,
     condition: when === undefined ? undefined : compiled(compileCondition(when)),
     key,
+    onLimit,
     bounds: [
       ...bound(calls, 'calls', 'calls'),
       ...bound(tokens, 'tokens', 'tokens'),

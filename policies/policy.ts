@@ -67,6 +67,8 @@ export interface CompiledQuota {
   readonly name: string;
   readonly condition: Condition | undefined;
   readonly key: readonly KeyPart[];
+  /** How a refusal is told: as an HTTP status, or as a tool result that the model reads. */
+  readonly onLimit: 'refuse' | 'toolError';
   /** One for each of calls, tokens and burst that is given. */
   readonly bounds: readonly (Rate & { readonly dimension: Dimension; readonly keyPrefix: string })[];
 }

@@ -64,6 +64,10 @@ const quota = z
     calls: rate.optional(),
     tokens: rate.optional(),
     burst: rate.optional().describe('A second, shorter bound on the calls, or on the tokens when calls is not given.'),
+    onLimit: z
+      .enum(['refuse', 'toolError'])
+      .default('refuse')
+      .describe('refuse: HTTP 429. toolError: a tool result with isError, so that the model reads it.'),
   })
   .refine(({ calls, tokens }) => calls ?? tokens, { message: 'needs calls, tokens or both' });
 

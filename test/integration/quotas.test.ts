@@ -232,3 +232,64 @@ policy: { version: 1, default: allow, quotas: [ ${QUOTA} ] }
     assert.deepEqual(await statuses(3, () => call(sidecar)), [200, 200, 429]);
   });
 });
+
+describe('how a spent quota is told', () => {
+  const policy = (mode: string, onLimit: string) => `
+policy:
+  version: 1
+  mode: ${mode}
+  default: deny
+  rules: [ { name: all, allow: [ { tools: ["*"], prompts: ["*"] } ] } ]
+  quotas: [ { name: one, key: [agent], calls: 1/min, onLimit: ${onLimit} } ]
+`;
+  const call = (id: number) => ({ jsonrpc: '2.0', id, method: 'tools/call', params: { name: 'any', arguments: {} } });
+
+  test('onLimit: toolError answers with a result that the model reads', async () => {
+    const upstream = await startScriptedUpstream();
+    const sidecar = await startTestSidecar(
+      `servers: { main: { url: "${upstream.url}" } }\n${policy('enforce', 'toolError')}`,
+    );
+    try {
+      await askLegacy(sidecar.base, call(1));
+      const answer = await askLegacy(sidecar.base, call(2));
+      assert.equal(answer.status, 200);
+      assert.equal(answer.json.id, 2);
+      assert.equal(answer.json.result.isError, true);
+      assert.match(answer.json.result.content[0].text, /Quota "one" is spent/);
+      const prompt = await askLegacy(sidecar.base, {
+        jsonrpc: '2.0',
+        id: 3,
+        method: 'prompts/get',
+        params: { name: 'p' },
+      });
+      assert.equal(prompt.status, 429);
+      assert.equal(upstream.seen.length, 1);
+    } finally {
+      await sidecar.close();
+      await upstream.close();
+    }
+  });
+
+  test('audit mode lets through and says what enforcing would have done', async () => {
+    const upstream = await startScriptedUpstream();
+    const sidecar = await startTestSidecar(
+      `servers: { main: { url: "${upstream.url}" } }\n${policy('audit', 'refuse')}`,
+    );
+    try {
+      for (const id of [1, 2, 3])
+        assert.equal((await askLegacy(sidecar.base, call(id))).json.result.isError, undefined);
+      const lines = (await sidecar.auditLines()).filter((line) => line.method === 'tools/call');
+      assert.deepEqual(
+        lines.map((line) => [line.decision, line.rule]),
+        [
+          ['allow', 'all'],
+          ['audit', 'one'],
+          ['audit', 'one'],
+        ],
+      );
+    } finally {
+      await sidecar.close();
+      await upstream.close();
+    }
+  });
+});

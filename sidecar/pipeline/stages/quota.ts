@@ -24,15 +24,21 @@ export function quota(store: QuotaStore): Stage<Permitted, Permitted> {
 
     const reserving = store.reserve(charges);
     const reserved = reserving instanceof Promise ? await reserving : reserving;
-    if (!reserved.ok)
-      return {
-        kind: 'quota',
-        quota: reserved.error.quota,
-        retryAfterMs: Math.ceil(reserved.error.retryAfterMs),
-        asToolError: false,
-      };
+    if (!reserved.ok) {
+      const { quota: name, retryAfterMs } = reserved.error;
+      if (policy.audit) return next(noteSpent(exchange, name));
+      const asToolError =
+        message.method === 'tools/call' && policy.quotas.find((one) => one.name === name)?.onLimit === 'toolError';
+      return { kind: 'quota', quota: name, retryAfterMs: Math.ceil(retryAfterMs), asToolError };
+    }
     return settleAfter(exchange, reserved.value, tokensIn, store, next);
   };
+}
+
+/** Audit mode lets through, and records what enforcing would have done. */
+function noteSpent(exchange: Permitted, name: string): Permitted {
+  const wouldBe = { effect: 'refuse', rule: name, reason: `the quota ${name} is spent` } as const;
+  return Object.assign(exchange, { decision: { effect: 'allow', rule: undefined, wouldBe } as const });
 }
 
 async function settleAfter(
