@@ -102,6 +102,8 @@ export class Exchange {
   tokensIn: number | undefined = undefined;
   tokensOut: number | undefined = undefined;
   bytesIn = 0;
+  /** A batch that was taken apart: its elements are what happened, each an exchange of its own. */
+  isBatch = false;
 
   constructor(request: IncomingMessage, reply: Reply, startedAt: number, started: number) {
     this.request = request;

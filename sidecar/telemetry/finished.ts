@@ -32,7 +32,7 @@ export interface FinishedExchange {
   readonly resource: string | undefined;
   /** JSON text of the arguments with the policy's redactions applied; never raw. */
   readonly argumentsJson: string | undefined;
-  /** `allow`, `deny`, `limit` (quota), `audit` (mode audit let through what enforce would refuse), `error` (no verdict, or a failure after it). */
+  /** `allow`, `deny`, `limit` (quota), `audit` (mode audit let through what enforce would refuse), `error` (refused or failed without a verdict, or after it). */
   readonly decision: 'allow' | 'deny' | 'limit' | 'audit' | 'error';
   /** The rule, role or quota that decided. */
   readonly rule: string | undefined;

@@ -22,8 +22,10 @@ export function observe(ports: ObservePorts): Stage<Exchange, Exchange> {
     try {
       return await next(exchange);
     } finally {
-      const finished = summarize(exchange, ports);
-      for (const observer of ports.observers) observer.finished(finished);
+      if (!exchange.isBatch || exchange.reason !== undefined) {
+        const finished = summarize(exchange, ports);
+        for (const observer of ports.observers) observer.finished(finished);
+      }
     }
   };
 }
@@ -92,11 +94,8 @@ function summarize(exchange: Exchange, ports: ObservePorts): FinishedExchange {
 function verdictOf({ reason, decision }: Exchange): FinishedExchange['decision'] {
   switch (reason?.kind) {
     case undefined:
-      return decision?.effect === 'allow' && decision.wouldBe !== undefined
-        ? 'audit'
-        : decision === undefined
-          ? 'error'
-          : 'allow';
+      // Served without a verdict: what is open to everyone, such as the metadata of the resource.
+      return decision?.effect === 'allow' && decision.wouldBe !== undefined ? 'audit' : 'allow';
     case 'hidden':
     case 'forbidden':
     case 'unidentified':

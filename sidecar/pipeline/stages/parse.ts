@@ -91,6 +91,7 @@ export function parse(ports: ParsePorts): Stage<Identified, Parsed> {
       }
       return next(exchange as Parsed);
     }
+    exchange.isBatch = true;
     await runBatch(exchange as Parsed, parsed.value.messages, traceOf, ports.perElement(next));
     return undefined;
   };
