@@ -96,7 +96,7 @@ function refusalOf({ status, headers }: UpstreamResponse): Reason | undefined {
     return { kind: 'upstreamGarbage', detail: `a redirect (${status}), which is never followed` };
   const encoding = headers['content-encoding'];
   if (encoding !== undefined && encoding !== 'identity')
-    return { kind: 'upstreamGarbage', detail: `Content-Encoding ${encoding}, which was not asked for` };
+    return { kind: 'upstreamGarbage', detail: 'a Content-Encoding, which was not asked for' };
   return undefined;
 }
 

@@ -46,13 +46,18 @@ export function inspect(ports: InspectPorts): Stage<Answered, never> {
       if (answer.status !== 200 || !type.startsWith('application/json')) {
         return {
           kind: 'upstreamGarbage',
-          detail: `status ${answer.status} with Content-Type ${JSON.stringify(type.slice(0, 100))} for a request`,
+          detail: `status ${answer.status} with ${mediaTypeOf(type)} for a request`,
         };
       }
       return relayJson(exchange, ports);
     }
     return relayAcknowledgement(exchange, ports);
   };
+}
+
+/** Only what looks like one: a server may write anything there, what we sent it included. */
+function mediaTypeOf(type: string): string {
+  return /^[a-z]{1,20}\/[a-z0-9.+-]{1,40}(?=\s*(?:;|$))/i.exec(type)?.[0] ?? 'no media type';
 }
 
 /** A JSON answer to a request. */
