@@ -149,6 +149,8 @@ export function buildPipeline(house: House): Stack<Exchange, never> {
           catalog,
           changed: (server) => answers.forget(server),
           onDrain: (listener) => {
+            // The server may have taken until now to open the stream.
+            if (house.admission.draining) listener();
             house.drain.addEventListener('drain', listener, { once: true });
             return () => house.drain.removeEventListener('drain', listener);
           },
@@ -261,7 +263,10 @@ export async function startSidecar(
       admission.draining = true;
       for (const listener of listeners.value) listener.stop();
       drain.dispatchEvent(new Event('drain'));
-      await Promise.race([admission.whenIdle(), delay(config.drain.grace, undefined, { ref: false })]);
+      const finished = admission
+        .whenIdle()
+        .then(() => Promise.all(listeners.value.map((listener) => listener.flushed())));
+      await Promise.race([finished, delay(config.drain.grace, undefined, { ref: false })]);
       audit.value.record({ event: 'sidecar.stopped', unfinished: admission.inFlight + admission.streams });
       await closeAll();
     },

@@ -3,7 +3,8 @@
  */
 import { chmod } from 'node:fs/promises';
 import * as http from 'node:http';
-import type { AddressInfo, Socket } from 'node:net';
+import { type AddressInfo, Server, type Socket } from 'node:net';
+import { setTimeout as delay } from 'node:timers/promises';
 import { err, ok, type Result } from '../policies/result.ts';
 
 export type ListenTarget =
@@ -27,6 +28,8 @@ export interface Listener {
   readonly url: string;
   /** Accepts nobody any more, and lets connections without a request go. */
   stop(): void;
+  /** Resolves when every answer has gone out in full: an agent that reads slowly may still be at it when its exchange is over. */
+  flushed(): Promise<void>;
   /** Cuts what is left. */
   destroy(): void;
 }
@@ -36,6 +39,8 @@ const HEAD_TIMEOUT_MS = 10_000;
 const REQUEST_TIMEOUT_MS = 60_000;
 /** Longer than the idle time of common HTTP clients, so that it is they who close (RFC 9112 section 9.5). */
 const KEEP_ALIVE_MS = 75_000;
+/** How often sockets with something to send are looked at while stopping. */
+const LOOK_MS = 20;
 
 /** Problems come back as a sentence that says what to do. */
 export async function openListener(
@@ -57,6 +62,15 @@ export async function openListener(
   server.on('request', onRequest);
   server.on('clientError', refuseBrokenRequest);
   if (onConnection !== undefined) server.on('connection', onConnection);
+  const sockets = new Set<Socket>();
+  server.on(tls === undefined ? 'connection' : 'secureConnection', (socket: Socket) => {
+    sockets.add(socket);
+    socket.once('close', () => sockets.delete(socket));
+  });
+
+  const flushed = async () => {
+    while ([...sockets].some(({ writableLength }) => writableLength > 0)) await delay(LOOK_MS);
+  };
 
   const failure = await new Promise<NodeJS.ErrnoException | undefined>((resolve) => {
     server.once('error', resolve);
@@ -74,9 +88,11 @@ export async function openListener(
   return ok({
     url: urlOf(target, server),
     stop: () => {
-      server.close();
-      server.closeIdleConnections();
+      // HTTP's own `close` cuts each connection whose answer was handed over, though an agent may still be reading it.
+      Server.prototype.close.call(server);
+      void flushed().then(() => server.closeIdleConnections());
     },
+    flushed,
     destroy: () => server.closeAllConnections(),
   });
 }
