@@ -12,6 +12,8 @@ export interface OpenStream {
   /** Resolves when `count` events are there. Rejects when the stream ends before, or after `waitMs`. */
   waitFor(count: number, waitMs?: number): Promise<void>;
   readonly ended: Promise<void>;
+  /** Once ended: whether it came to its end, rather than being cut. */
+  complete(): boolean;
   close(): void;
 }
 
@@ -87,6 +89,7 @@ export function openStream(
             });
           }
         },
+        complete: () => response.complete,
         close: () => request.destroy(),
       });
     });
