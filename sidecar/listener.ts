@@ -34,11 +34,17 @@ export interface Listener {
   destroy(): void;
 }
 
-/** A caller gets this long to send its head, and its whole request: a slow one must not hold a place (slowloris). */
-const HEAD_TIMEOUT_MS = 10_000;
-const REQUEST_TIMEOUT_MS = 60_000;
-/** Longer than the idle time of common HTTP clients, so that it is they who close (RFC 9112 section 9.5). */
-const KEEP_ALIVE_MS = 75_000;
+export interface ListenTimeouts {
+  /** A caller gets this long to send its head, and its whole request: a slow one must not hold a place (slowloris). */
+  readonly headMs: number;
+  readonly requestMs: number;
+  /** Longer than the idle time of common HTTP clients, so that it is they who close (RFC 9112 section 9.5). */
+  readonly keepAliveMs: number;
+  /** How often slow connections are looked for. */
+  readonly lookMs: number;
+}
+
+const TIMEOUTS: ListenTimeouts = { headMs: 10_000, requestMs: 60_000, keepAliveMs: 75_000, lookMs: 2_000 };
 /** How often sockets with something to send are looked at while stopping. */
 const LOOK_MS = 20;
 
@@ -48,14 +54,15 @@ export async function openListener(
   limits: ListenLimits,
   onRequest: (request: http.IncomingMessage, response: http.ServerResponse) => void,
   onConnection?: (socket: Socket) => void,
+  timeouts = TIMEOUTS,
 ): Promise<Result<Listener, string>> {
   const tls = target.kind === 'tcp' ? target.tls : undefined;
   const options: http.ServerOptions = {
     maxHeaderSize: limits.headersBytes,
-    headersTimeout: HEAD_TIMEOUT_MS,
-    requestTimeout: REQUEST_TIMEOUT_MS,
-    keepAliveTimeout: KEEP_ALIVE_MS,
-    connectionsCheckingInterval: 2_000,
+    headersTimeout: timeouts.headMs,
+    requestTimeout: timeouts.requestMs,
+    keepAliveTimeout: timeouts.keepAliveMs,
+    connectionsCheckingInterval: timeouts.lookMs,
   };
   const server = tls === undefined ? http.createServer(options) : await createTlsServer(options, tls);
   server.maxConnections = limits.connections;
