@@ -250,7 +250,6 @@ class Look {
 
   async #read(response: UpstreamResponse, id: number): Promise<Result<Answer, string>> {
     const { status, headers } = response;
-    if (status >= 300 && status < 400) return err(`answers with a redirect (${status}), which is never followed`);
     const encoding = headers['content-encoding'];
     if (encoding !== undefined && encoding !== 'identity') return err('answers compressed, which was not asked for');
     const isStream = status === 200 && headers['content-type']?.startsWith('text/event-stream') === true;

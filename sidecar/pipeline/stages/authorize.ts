@@ -43,9 +43,10 @@ export function authorize(ports: AuthorizePorts): Stage<Parsed, Permitted> {
     const learning = active.policy.usesAnnotations ? learnTool(exchange, ports.catalog) : undefined;
     if (learning === undefined) return judge(exchange, active, ports) ?? next(exchange as Permitted);
     return learning.then(() => {
+      const refused = judge(exchange, active, ports);
+      if (refused !== undefined) return refused;
       // Nothing was sent yet, so that nothing is lost in any era.
-      if (exchange.reply.gone) return { kind: 'aborted', detail: 'the agent has gone' };
-      return judge(exchange, active, ports) ?? next(exchange as Permitted);
+      return exchange.reply.gone ? { kind: 'aborted', detail: 'the agent has gone' } : next(exchange as Permitted);
     });
   };
 }
