@@ -1,6 +1,6 @@
 /**
  * `sidecar check`: validates the configuration and explains it: where it listens, where it leads, and what each agent
- * may do. Starts nothing and connects to nothing.
+ * may do. Starts nothing and connects to nothing, unless `--connect` asks for that.
  */
 
 import { type PolicyDocument, policySchema } from '../../policies/schema.ts';
@@ -13,10 +13,12 @@ import { looksLikeToken, maskSecrets } from '../config/secret-shapes.ts';
 
 export interface CheckOptions {
   readonly config?: string;
+  /** Ask every server for its tools. */
+  readonly connect: boolean;
   readonly json: boolean;
 }
 
-export async function check({ config, json }: CheckOptions): Promise<number> {
+export async function check({ config, connect, json }: CheckOptions): Promise<number> {
   const loaded = await discoverConfig(config);
   if (!loaded.ok) {
     if (json) writeJson({ ok: false, problems: loaded.error });
@@ -24,9 +26,27 @@ export async function check({ config, json }: CheckOptions): Promise<number> {
     return 2;
   }
   const explanation = explain(loaded.value);
+  if (connect) return checkConnections(loaded.value, explanation, json);
   if (json) writeJson({ ok: true, ...explanation });
   else process.stdout.write(describe(explanation));
   return 0;
+}
+
+async function checkConnections(loaded: Loaded, explanation: Explanation, json: boolean): Promise<number> {
+  // Loaded for this alone: credentials, HTTP client and children are not needed to validate.
+  const { connect, describeConnection } = await import('./connect.ts');
+  const agents = explanation.agents.map(({ name }) => name);
+  const connected = await connect(loaded, agents);
+  if (!connected.ok) {
+    if (json) writeJson({ ok: false, problems: [{ path: '', message: connected.error }] });
+    else process.stderr.write(`${connected.error}\n`);
+    return 2;
+  }
+  const connections = connected.value;
+  const allOk = connections.every(({ ok }) => ok);
+  if (json) writeJson({ ok: allOk, ...explanation, connections });
+  else process.stdout.write(describe(explanation) + section('connections', connections.flatMap(describeConnection)));
+  return allOk ? 0 : 1;
 }
 
 function writeJson(value: unknown): void {
@@ -159,8 +179,6 @@ function findOddities(
 }
 
 function describe(it: Explanation): string {
-  const list = (lines: readonly string[]) => lines.map((line) => `  ${line}\n`).join('');
-  const section = (title: string, lines: readonly string[]) => (lines.length === 0 ? '' : `${title}\n${list(lines)}`);
   return [
     `${it.origin} is valid.\n\n`,
     section('listens on', [...it.listen.mcp, `${it.listen.admin} (probes and metrics)`]),
@@ -183,4 +201,8 @@ function describe(it: Explanation): string {
     section('quotas', it.policy.quotas),
     section('mind', it.warnings),
   ].join('');
+}
+
+function section(title: string, lines: readonly string[]): string {
+  return lines.length === 0 ? '' : `${title}\n${lines.map((line) => `  ${line}\n`).join('')}`;
 }

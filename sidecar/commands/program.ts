@@ -41,6 +41,7 @@ export async function runProgram(args: readonly string[]): Promise<number> {
     .command('check')
     .description('validate the configuration and explain it')
     .addOption(config())
+    .option('--connect', 'also ask each server for its tools, and say who will see which', false)
     .addOption(json())
     .action(async (options) => set(await (await import('./check.ts')).check(options)));
 
