@@ -427,7 +427,7 @@ export function sidecarYaml(folder: string) {
     cache: z
       .strictObject({
         entries: count(0, 1_000_000, 1000, 'Answers kept; 0 turns the cache off.'),
-        bytes: size('0B', '4GiB', '16MiB', 'Bytes of the answers kept.'),
+        bytes: size('0B', '4GiB', '16MiB', 'Bytes of the answers kept; 0B turns the cache off.'),
       })
       .prefault({}),
     drain: z

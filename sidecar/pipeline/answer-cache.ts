@@ -7,6 +7,7 @@
 import { LRUCache } from 'lru-cache';
 import { parseBody } from '../protocol/parse.ts';
 
+/** 0 of either turns the cache off: nothing is kept, and nothing found. */
 export interface AnswerCacheLimits {
   readonly entries: number;
   readonly bytes: number;
@@ -23,7 +24,8 @@ interface KeptAnswer {
 }
 
 export class AnswerCache {
-  readonly #kept: LRUCache<string, KeptAnswer>;
+  /** Absent when the cache is off: to LRUCache, 0 would mean «without bound». */
+  readonly #kept: LRUCache<string, KeptAnswer> | undefined;
   readonly #now: () => number;
   readonly #entryBytesMax: number;
   /** Raised when a server says that something changed: older answers of it are no longer found. */
@@ -33,6 +35,7 @@ export class AnswerCache {
   constructor(limits: AnswerCacheLimits, now: () => number) {
     this.#now = now;
     this.#entryBytesMax = limits.bytes;
+    if (limits.entries === 0 || limits.bytes === 0) return;
     this.#kept = new LRUCache({
       max: limits.entries,
       maxSize: limits.bytes,
@@ -46,11 +49,11 @@ export class AnswerCache {
 
   /** A kept answer with this request's id in it and the time that is left as its `ttlMs`. */
   find(key: string, id: string | number): Buffer | undefined {
-    const kept = this.#kept.get(key);
+    const kept = this.#kept?.get(key);
     if (kept === undefined) return undefined;
     const left = Math.floor(kept.ttlMs - (this.#now() - kept.storedAt));
     if (left <= 0) {
-      this.#kept.delete(key);
+      this.#kept?.delete(key);
       return undefined;
     }
     const { head, tail, ttl } = kept;
@@ -64,7 +67,7 @@ export class AnswerCache {
   }
 
   keep(key: string, answer: Buffer): void {
-    if (answer.length > this.#entryBytesMax) return;
+    if (this.#kept === undefined || answer.length > this.#entryBytesMax) return;
     const parsed = parseBody(answer, { depthMax: 64, batchMax: 1 });
     if (!parsed.ok || parsed.value.kind !== 'single' || parsed.value.message.kind !== 'response') return;
     const { body, layout } = parsed.value.message;
