@@ -5,8 +5,9 @@
 import { createHash } from 'node:crypto';
 import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
+import { err, type Result } from '../policies/result.ts';
 import { type Environment, type LoadedPolicy, loadPolicy, type PolicySource } from './config/policy-source.ts';
-import { formatProblems } from './config/problem.ts';
+import { formatProblems, type Problem } from './config/problem.ts';
 import type { ActivePolicy } from './pipeline/stages/authorize.ts';
 
 /** Polling follows every way in which files are replaced, the atomic swap of a mounted ConfigMap included. */
@@ -73,7 +74,7 @@ export class PolicyReload {
     const seen = await fingerprint(this.#watch);
     if (seen === this.#seen) return;
     this.#seen = seen;
-    const loaded = await loadPolicy(this.#source, this.#environment);
+    const loaded = await this.#load();
     if (!loaded.ok) {
       this.figures.refused += 1;
       this.#ports.onRefused(formatProblems(loaded.error));
@@ -86,6 +87,17 @@ export class PolicyReload {
     this.figures.loaded += 1;
     this.figures.lastSuccessAt = Date.now();
     this.#ports.onReloaded(next);
+  }
+
+  /** A throw is a bug, but one that must not end a process whose last good policy still holds. */
+  async #load(): Promise<Result<LoadedPolicy, Problem[]>> {
+    try {
+      return await loadPolicy(this.#source, this.#environment);
+    } catch (error) {
+      const name = error instanceof Error ? error.name : typeof error;
+      const message = `loading the policy failed unexpectedly (${name})`;
+      return err([{ file: undefined, line: undefined, column: undefined, path: '', message }]);
+    }
   }
 }
 

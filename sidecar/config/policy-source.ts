@@ -11,7 +11,7 @@ import { type CompiledPolicy, compilePolicy } from '../../policies/compile.ts';
 import { err, ok, type Result } from '../../policies/result.ts';
 import { packageFolder } from './package-folder.ts';
 import { type DocumentProblem, type Problem, showFile, wholeFile } from './problem.ts';
-import { readYaml, type YamlDocument } from './yaml-document.ts';
+import { readYaml, sentenceOfReadError, type YamlDocument } from './yaml-document.ts';
 
 export type Environment = Readonly<Record<string, string | undefined>>;
 
@@ -68,7 +68,9 @@ async function readPolicy(source: PolicySource): Promise<Result<ReadPolicy, Prob
 }
 
 async function readFolder(folder: string): Promise<Result<ReadPolicy, Problem[]>> {
-  const names = await policyNames(folder);
+  const listed = await listPolicies(folder);
+  if (!listed.ok) return err([wholeFile(folder, listed.error)]);
+  const names = listed.value;
   if (names.length === 0) return err([wholeFile(folder, 'holds no *.yaml file')]);
   const read = await Promise.all(names.map((name) => readYaml(join(folder, name))));
   const problems = read.flatMap((one) => (one.ok ? [] : one.error));
@@ -78,14 +80,18 @@ async function readFolder(folder: string): Promise<Result<ReadPolicy, Problem[]>
 }
 
 /** Files of cases (`*.cases.yaml`) belong to the tests of a policy. */
-async function policyNames(folder: string): Promise<string[]> {
-  const names = await readdir(folder);
-  return names.filter((name) => /\.ya?ml$/.test(name) && !/\.cases\.ya?ml$/.test(name)).sort();
+async function listPolicies(folder: string): Promise<Result<string[], string>> {
+  try {
+    const names = await readdir(folder);
+    return ok(names.filter((name) => /\.ya?ml$/.test(name) && !/\.cases\.ya?ml$/.test(name)).sort());
+  } catch (error) {
+    return err(sentenceOfReadError(error as NodeJS.ErrnoException));
+  }
 }
 
 async function libraryNames(): Promise<string[]> {
-  const names = await policyNames(libraryFolder());
-  return names.map((name) => `library/${name.replace(/\.ya?ml$/, '')}`);
+  const names = await listPolicies(libraryFolder());
+  return names.ok ? names.value.map((name) => `library/${name.replace(/\.ya?ml$/, '')}`) : [];
 }
 
 interface Origin {

@@ -54,7 +54,8 @@ export async function readText(file: string): Promise<Result<string, string>> {
   }
 }
 
-function sentenceOfReadError(error: NodeJS.ErrnoException): string {
+/** Completes «file …». */
+export function sentenceOfReadError(error: NodeJS.ErrnoException): string {
   switch (error.code) {
     case 'ENOENT':
     case 'ENOTDIR':

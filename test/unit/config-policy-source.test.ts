@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, it } from 'node:test';
 import { loadPolicy, policyPath } from '../../sidecar/config/policy-source.ts';
 import { formatProblems } from '../../sidecar/config/problem.ts';
+import { runAsOtherUser } from '../support/other-user.ts';
 
 let folder: string;
 beforeEach(() => {
@@ -71,4 +72,17 @@ it('library/<name> is the library of this package', async () => {
   const unknown = await loadPolicy({ kind: 'path', path: policyPath('library/nope', folder) }, {});
   assert.ok(!unknown.ok);
   assert.match(formatProblems(unknown.error), /is not in the library of this package: .*observe/);
+});
+
+it('a folder that this user may not read is a problem, not a throw', async () => {
+  chmodSync(folder, 0o755);
+  const locked = join(folder, 'locked');
+  mkdirSync(locked, { mode: 0 });
+  const printed = await runAsOtherUser(
+    { loadPolicy: new URL('../../sidecar/config/policy-source.ts', import.meta.url) },
+    `console.log(JSON.stringify(await loadPolicy({ kind: 'path', path: ${JSON.stringify(locked)} }, {})));`,
+  );
+  const loaded = JSON.parse(printed);
+  assert.equal(loaded.ok, false);
+  assert.equal(formatProblems(loaded.error, folder), 'locked  may not be read by this user');
 });
