@@ -38,6 +38,8 @@ export interface FinishedExchange {
   readonly rule: string | undefined;
   /** The full reason, for people. Never in a reply. */
   readonly reason: string | undefined;
+  /** The `kind` of that reason (pipeline/reason.ts) where the sidecar refused or failed: one of a fixed set. */
+  readonly reasonKind: string | undefined;
   readonly httpStatus: number;
   /** JSON-RPC error code of the reply, ours or the server's. */
   readonly rpcCode: number | undefined;

@@ -52,6 +52,30 @@ const LOOP_RESOLUTION_MS = 20;
 /** Codes with which a server says that it has no such method, tool, prompt or resource. */
 const UNKNOWN_NAME: ReadonlySet<number | undefined> = new Set([-32601, -32602, -32002]);
 
+/** Why an exchange was not served: what `reason` may say. */
+const REASON_KINDS: ReadonlySet<string> = new Set([
+  'hostNotAllowed',
+  'originNotAllowed',
+  'pathUnknown',
+  'methodNotAllowed',
+  'badHeader',
+  'unsupportedMediaType',
+  'unidentified',
+  'malformed',
+  'sessionUnknown',
+  'hidden',
+  'forbidden',
+  'quota',
+  'noCredential',
+  'upstreamUnauthorized',
+  'unavailable',
+  'upstreamTimeout',
+  'upstreamGarbage',
+  'upstreamRefused',
+  'aborted',
+  'internal',
+]);
+
 export class Metrics implements ExchangeObserver {
   readonly registry = new Registry();
   readonly serverDurations: Histogram;
@@ -77,7 +101,7 @@ export class Metrics implements ExchangeObserver {
       'decision',
       'status',
     ]);
-    this.#refusals = registry.counter('mcp_sidecar_refusals_total', 'Refusals by the sidecar itself.', [
+    this.#refusals = registry.counter('mcp_sidecar_refusals_total', 'Exchanges that were refused or failed, by why.', [
       'reason',
       'server',
       'agent',
@@ -109,14 +133,16 @@ export class Metrics implements ExchangeObserver {
     const tool = bound(exchange.tool, this.#names, known ? NAMES_MAX : 0);
     const prompt = bound(exchange.prompt, this.#names, known ? NAMES_MAX : 0);
     const error = bound(serverErrorType(exchange), this.#errorTypes, ERROR_TYPES_MAX);
-    const key = `${method}\n${tool}\n${prompt}\n${error}\n${server}\n${agent}\n${decision}\n${exchange.httpStatus}\n${exchange.errorId === undefined}\n${upstream !== undefined}\n${upstream?.status}`;
+    const refusal =
+      exchange.reasonKind === undefined || REASON_KINDS.has(exchange.reasonKind) ? exchange.reasonKind : OTHER;
+    const key = `${method}\n${tool}\n${prompt}\n${error}\n${server}\n${agent}\n${decision}\n${exchange.httpStatus}\n${refusal}\n${upstream !== undefined}\n${upstream?.status}`;
     let feed = this.#feeds.get(key);
     if (feed === undefined) {
       if (this.#feeds.size >= FEEDS_MAX) this.#feeds.clear();
       const clientError = bound(clientErrorType(exchange), this.#errorTypes, ERROR_TYPES_MAX);
       feed = {
         requests: this.#requests(server, method, decision, String(exchange.httpStatus)),
-        refusals: exchange.errorId === undefined ? undefined : this.#refusals(refusalOf(exchange), server, agent),
+        refusals: refusal === undefined ? undefined : this.#refusals(refusal, server, agent),
         tokensIn: this.#tokensIn(agent, server),
         tokensOut: this.#tokensOut(agent, server),
         server: this.serverDurations.of(method, tool, prompt, error, server, agent),
@@ -201,35 +227,6 @@ export function observeSources(registry: Registry, sources: MetricSources): void
     [],
     () => policy().lastSuccessAt / 1000,
   );
-}
-
-/** By the codes of DESIGN.md, section 2.6. */
-function refusalOf({ rpcCode, httpStatus }: FinishedExchange): string {
-  switch (rpcCode) {
-    case -31401:
-      return 'unidentified';
-    case -32602:
-      return httpStatus === 400 ? 'malformed' : 'hidden';
-    case -31403:
-      return 'forbidden';
-    case -31429:
-      return 'quota';
-    case -31502:
-      return 'credential';
-    case -31503:
-      return 'unavailable';
-    case -31504:
-      return 'upstream_timeout';
-    case -32603:
-      return 'internal';
-    case -32700:
-    case -32600:
-    case -32020:
-    case -32022:
-      return 'malformed';
-    default:
-      return httpStatus === 403 ? 'host_or_origin' : OTHER;
-  }
 }
 
 function observeProcess(registry: Registry): void {

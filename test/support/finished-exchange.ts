@@ -27,6 +27,7 @@ export function finishedExchange(changes: Partial<FinishedExchange> = {}): Finis
     decision: 'allow',
     rule: 'reader',
     reason: undefined,
+    reasonKind: undefined,
     httpStatus: 200,
     rpcCode: undefined,
     toolError: false,

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import type { Reason } from '../../sidecar/pipeline/reason.ts';
 import type { FinishedExchange } from '../../sidecar/telemetry/finished.ts';
 import { Metrics, observeSources } from '../../sidecar/telemetry/metrics.ts';
 import { Registry } from '../../sidecar/telemetry/registry.ts';
@@ -105,20 +106,54 @@ test('an exchange is counted and timed on both sides', () => {
   assert.equal(linesOf(text, 'mcp_sidecar_refusals_total').length, 0);
 });
 
+/** Every kind of reason: a new one does not compile before it stands here. */
+const KINDS: Record<Reason['kind'], true> = {
+  hostNotAllowed: true,
+  originNotAllowed: true,
+  pathUnknown: true,
+  methodNotAllowed: true,
+  badHeader: true,
+  unsupportedMediaType: true,
+  unidentified: true,
+  malformed: true,
+  sessionUnknown: true,
+  hidden: true,
+  forbidden: true,
+  quota: true,
+  noCredential: true,
+  upstreamUnauthorized: true,
+  unavailable: true,
+  upstreamTimeout: true,
+  upstreamGarbage: true,
+  upstreamRefused: true,
+  aborted: true,
+  internal: true,
+};
+
+test('every kind of reason has a label of its own', () => {
+  const kinds = Object.keys(KINDS);
+  const text = measured(...kinds.map((reasonKind) => ({ reasonKind, errorId: 'e' }))).text();
+  const labels = linesOf(text, 'mcp_sidecar_refusals_total').map((line) => /reason="(\w+)"/.exec(line)?.[1]);
+  assert.deepEqual(labels, kinds);
+});
+
 test('refusals are counted by why', () => {
   const refused = { decision: 'deny', errorId: 'e', upstream: undefined } as const;
   const text = measured(
-    { ...refused, rpcCode: -32602 },
-    { ...refused, rpcCode: -31429, httpStatus: 429, decision: 'limit' },
-    { ...refused, rpcCode: -32700, httpStatus: 400, server: undefined, agent: undefined },
-    { ...refused, rpcCode: undefined, httpStatus: 403, server: undefined, agent: undefined },
+    { ...refused, reasonKind: 'hidden', rpcCode: -32602 },
+    { ...refused, reasonKind: 'quota', rpcCode: -31429, httpStatus: 429, decision: 'limit' },
+    // The same code and status, and not the same reason.
+    { ...refused, reasonKind: 'forbidden', rpcCode: -31403, httpStatus: 403, server: undefined, agent: undefined },
+    { ...refused, reasonKind: 'hostNotAllowed', rpcCode: -31403, httpStatus: 403, server: undefined, agent: undefined },
+    { ...refused, reasonKind: 'no such kind', server: undefined, agent: undefined },
     { rpcCode: -32602, errorId: undefined },
   ).text();
   assert.deepEqual(linesOf(text, 'mcp_sidecar_refusals_total'), [
     'mcp_sidecar_refusals_total{reason="hidden",server="github",agent="triage"} 1',
     'mcp_sidecar_refusals_total{reason="quota",server="github",agent="triage"} 1',
-    'mcp_sidecar_refusals_total{reason="malformed"} 1',
-    'mcp_sidecar_refusals_total{reason="host_or_origin"} 1',
+    'mcp_sidecar_refusals_total{reason="forbidden"} 1',
+    'mcp_sidecar_refusals_total{reason="hostNotAllowed"} 1',
+    'mcp_sidecar_refusals_total{reason="_other"} 1',
   ]);
   assert.doesNotMatch(
     linesOf(text, 'mcp_client').join(),
