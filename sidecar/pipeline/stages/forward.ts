@@ -8,6 +8,7 @@ import type { Outcome, Stage } from '../compose.ts';
 import type { Answered, Attempted, Outgoing } from '../exchange.ts';
 import type { Reason } from '../reason.ts';
 import type { Reply } from '../reply.ts';
+import { RunningRequests } from '../running-requests.ts';
 
 export interface ForwardPorts {
   /** Monotonic clock, milliseconds. */
@@ -15,6 +16,7 @@ export interface ForwardPorts {
 }
 
 export function forward({ now }: ForwardPorts): Stage<Attempted, Answered> {
+  const running = new RunningRequests();
   return async (exchange, next): Promise<Outcome> => {
     const { permit, route, era, trace, reply } = exchange;
     const { message } = permit;
@@ -59,9 +61,12 @@ export function forward({ now }: ForwardPorts): Stage<Attempted, Answered> {
       return refusal;
     }
     exchange.answer = answer;
+    running.passed(exchange, message);
+    const leave = running.enter(exchange as Answered);
     try {
       return await next(exchange as Answered);
     } finally {
+      leave?.();
       outgoing.endedAt = now();
       answer.cancel();
     }
