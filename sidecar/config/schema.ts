@@ -20,7 +20,7 @@ import {
   type TcpAddress,
 } from './quantity.ts';
 
-/** Where a secret is read from. Files are re-read when they change; variables are read once. */
+/** Where a secret is read from. A file is read again when it changes. */
 export type Secret = { readonly file: string } | { readonly env: string };
 
 /** Variables that a child process gets from the sidecar's own environment unless `inheritEnv` says otherwise. None of them holds a credential. */
@@ -155,13 +155,17 @@ export function sidecarYaml(folder: string) {
 
   const secret: z.ZodType<Secret, Secret> = z
     .union([z.strictObject({ file: path }), z.strictObject({ env: environmentName })], { error: () => SECRET })
-    .describe('A secret by reference: { file: path } is re-read when it changes, { env: NAME } is read at start.');
+    .describe(
+      'A secret by reference: { file: path } is read again when it changes, { env: NAME } is a variable of the sidecar.',
+    );
 
-  const listenerTls = z.strictObject({
-    cert: path.describe('PEM certificate chain.'),
-    key: path.describe('PEM private key.'),
-    clientCa: path.optional().describe('PEM authorities; when set, callers must show a certificate of one of them.'),
-  });
+  const listenerTls = z
+    .strictObject({
+      cert: path.describe('PEM certificate chain.'),
+      key: path.describe('PEM private key.'),
+      clientCa: path.optional().describe('PEM authorities; when set, callers must show a certificate of one of them.'),
+    })
+    .describe('These files are read at start: restart the sidecar after they change.');
 
   const listenerText = z
     .string({ error: ADDRESS })
@@ -293,7 +297,8 @@ export function sidecarYaml(folder: string) {
           key: path.optional().describe('PEM private key of `cert`.'),
         })
         .refine(({ cert, key }) => (cert === undefined) === (key === undefined), 'needs cert and key together')
-        .optional(),
+        .optional()
+        .describe('These files are read at start: restart the sidecar after they change.'),
       dangerouslyAllowHttp: z
         .boolean()
         .default(false)
@@ -328,7 +333,7 @@ export function sidecarYaml(folder: string) {
           z.union([z.string(), secret], { error: () => `must be text or a secret by reference, which ${SECRET}` }),
         )
         .default({})
-        .describe('Variables of the child: text, or a secret by reference.'),
+        .describe('Variables of the child: text, or a secret by reference, which is read for each child that starts.'),
       cwd: path.prefault('.').describe('Working folder. Default: the folder of this file.'),
       inheritEnv: z
         .array(environmentName)

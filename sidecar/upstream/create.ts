@@ -37,9 +37,7 @@ export async function createUpstreams(
   const refreshes = new Map<string, { ok: number; error: number }>();
   for (const [name, server] of Object.entries(config.servers)) {
     if (server.kind === 'stdio') {
-      const upstream = await createStdio(name, server, config, environment, ports);
-      if (!upstream.ok) return upstream;
-      byName.set(name, upstream.value);
+      byName.set(name, await createStdio(name, server, config, environment, ports));
       continue;
     }
     const tls = await readTls(name, server);
@@ -82,35 +80,48 @@ async function createStdio(
   config: Config,
   environment: Environment,
   ports: UpstreamPorts,
-): Promise<Result<Upstream, string>> {
+): Promise<Upstream> {
   const { createStdioUpstream } = await import('./stdio-upstream.ts');
-  const env: Record<string, string> = {};
-  for (const variable of server.inheritEnv) {
-    const value = environment[variable];
-    if (value !== undefined) env[variable] = value;
-  }
-  for (const [variable, value] of Object.entries(server.env)) {
-    const read = typeof value === 'string' ? ok(value) : createSecret(value, environment).read();
-    if (!read.ok) return err(`servers.${name}.env.${variable}: ${read.error}`);
-    env[variable] = read.value;
-  }
   const { limits, timeouts } = config;
-  return ok(
-    createStdioUpstream({
-      name,
-      command: [...server.command],
-      env,
-      cwd: server.cwd,
-      limits: {
-        childrenMax: limits.childrenPerServer,
-        sessionIdleMs: limits.sessionIdle,
-        messageBytesMax: limits.event,
-        queueMax: limits.inFlight,
-      },
-      timeouts: { headersMs: timeouts.headers, idleMs: timeouts.idle, totalMs: timeouts.total },
-      ports,
-    }),
-  );
+  return createStdioUpstream({
+    name,
+    command: [...server.command],
+    env: environmentOf(name, server, environment),
+    cwd: server.cwd,
+    limits: {
+      childrenMax: limits.childrenPerServer,
+      sessionIdleMs: limits.sessionIdle,
+      messageBytesMax: limits.event,
+      queueMax: limits.inFlight,
+    },
+    timeouts: { headersMs: timeouts.headers, idleMs: timeouts.idle, totalMs: timeouts.total },
+    ports,
+  });
+}
+
+/** What a child of this server gets, as it is at the moment of asking. */
+export function environmentOf(
+  name: string,
+  { inheritEnv, env }: Pick<StdioServerConfig, 'inheritEnv' | 'env'>,
+  environment: Environment,
+): () => Result<Record<string, string>, string> {
+  const own = Object.entries(env).map(([variable, value]) => ({
+    variable,
+    read: typeof value === 'string' ? () => ok(value) : createSecret(value, environment).read,
+  }));
+  return () => {
+    const values: Record<string, string> = {};
+    for (const variable of inheritEnv) {
+      const value = environment[variable];
+      if (value !== undefined) values[variable] = value;
+    }
+    for (const { variable, read } of own) {
+      const value = read();
+      if (!value.ok) return err(`servers.${name}.env.${variable}: ${value.error}`);
+      values[variable] = value.value;
+    }
+    return ok(values);
+  };
 }
 
 async function readTls(

@@ -21,8 +21,11 @@ export interface StdioUpstreamOptions {
   readonly name: string;
   /** Program and arguments; no shell is involved. */
   readonly command: readonly string[];
-  /** The child's whole environment. Its values are kept out of the log. */
-  readonly env: Readonly<Record<string, string>>;
+  /**
+   * The child's whole environment, read anew for each child so that a rotated secret reaches the next one; or a
+   * sentence on what is missing. Its values are kept out of the log.
+   */
+  readonly env: () => Result<Readonly<Record<string, string>>, string>;
   readonly cwd: string;
   readonly limits: {
     /** Child processes at a time, ending ones included. */
@@ -239,6 +242,11 @@ class StdioUpstream implements Upstream {
     if (pauseMs > 0) return busy('the server has crashed and is given time', pauseMs);
     if (this.#isFull) return busy(`all ${limits.childrenMax} child processes are in use`, NO_ROOM_RETRY_MS);
     if (this.#closed) return err(SHUTTING_DOWN);
+    const environment = env();
+    if (!environment.ok) {
+      ports.log.warn(environment.error, { server: name });
+      return err({ kind: 'unreachable', detail: environment.error, sent: false });
+    }
 
     const startedAt = ports.now();
     const conversation = new StdioConversation({
@@ -250,8 +258,8 @@ class StdioUpstream implements Upstream {
       setTimer: this.#setTimer,
       onStray: (what) => ports.log.debug(`left out ${what}`, { server: name }),
     });
-    const log = createChildLog(name, env, this.#lineBudget, ports.log);
-    const child = spawnChild({ command, env, cwd, messageBytesMax }, log, {
+    const log = createChildLog(name, environment.value, this.#lineBudget, ports.log);
+    const child = spawnChild({ command, env: environment.value, cwd, messageBytesMax }, log, {
       onMessage: (message) => conversation.receive(message),
       onDown: (failure, crashed) => {
         // A server that dies of a probe is an old one, not a broken one.

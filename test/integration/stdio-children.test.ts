@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { environmentOf } from '../../sidecar/upstream/create.ts';
 import { post } from '../support/mcp-message.ts';
 import {
   call,
@@ -18,6 +19,34 @@ import {
   TestSession,
   until,
 } from '../support/stdio-harness.ts';
+
+test('a secret in the environment is read for each child: a rotated one reaches the next, a missing one is said', async (context) => {
+  const folder = await mkdtemp(join(tmpdir(), 'stdio-'));
+  context.after(() => rm(folder, { recursive: true }));
+  const file = join(folder, 'token');
+  const env = environmentOf(
+    'files',
+    { inheritEnv: ['HERE', 'ABSENT'], env: { TOKEN: { file }, REGION: 'eu' } },
+    { HERE: 'x' },
+  );
+  const { upstream } = startUpstream(context, { env });
+  const environmentOfNextChild = async () => {
+    const session = await TestSession.open(upstream);
+    const { HERE, TOKEN, REGION, ABSENT } = JSON.parse(await session.text(1, 'env'));
+    return { HERE, TOKEN, REGION, ABSENT };
+  };
+  await writeFile(file, 'first\n');
+  assert.deepEqual(await environmentOfNextChild(), { HERE: 'x', TOKEN: 'first', REGION: 'eu', ABSENT: undefined });
+  await writeFile(file, 'rotated\n');
+  assert.equal((await environmentOfNextChild()).TOKEN, 'rotated');
+  await rm(file);
+  const failure = expectFailure(await upstream.send(post(initialize())));
+  assert.deepEqual(failure, {
+    kind: 'unreachable',
+    detail: `servers.files.env.TOKEN: the secret file ${file} cannot be read (ENOENT)`,
+    sent: false,
+  });
+});
 
 test('what cannot be started is said in a sentence, each time', async (context) => {
   const folder = await mkdtemp(join(tmpdir(), 'stdio-'));

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { getEventListeners } from 'node:events';
 import { test } from 'node:test';
+import { ok } from '../../policies/result.ts';
 import { UpstreamBroken } from '../../sidecar/upstream/upstream.ts';
 import { post } from '../support/mcp-message.ts';
 import {
@@ -230,7 +231,7 @@ test('a line that is too long ends its child, with a reason', async (context) =>
 test('the child has the environment that it was given and nothing else; its values stay out of the log', async (context) => {
   const { upstream, logged } = startUpstream(context, {
     flags: ['--secret-on-stderr'],
-    env: { SCRIPT_TOKEN: 'hunter2-hunter2' },
+    env: () => ok({ SCRIPT_TOKEN: 'hunter2-hunter2' }),
   });
   const session = await TestSession.open(upstream);
   assert.deepEqual(JSON.parse(await session.text(1, 'env')), { SCRIPT_TOKEN: 'hunter2-hunter2' });

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { tmpdir } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import type { TestContext } from 'node:test';
-import type { Result } from '../../policies/result.ts';
+import { ok, type Result } from '../../policies/result.ts';
 import type { Log } from '../../sidecar/telemetry/log.ts';
 import { createStdioUpstream, type StdioUpstreamOptions } from '../../sidecar/upstream/stdio-upstream.ts';
 import type { Upstream, UpstreamFailure, UpstreamResponse } from '../../sidecar/upstream/upstream.ts';
@@ -42,7 +42,7 @@ export function startUpstream(context: TestContext, { flags = [], ...overrides }
   const upstream = createStdioUpstream({
     name: 'scripted',
     command: [process.execPath, SERVER, ...flags],
-    env: {},
+    env: () => ok({}),
     cwd: tmpdir(),
     ...overrides,
     limits: { ...DEFAULTS.limits, ...overrides.limits },
