@@ -13,7 +13,8 @@ import { err, ok, type Result } from '../policies/result.ts';
 import { type AdminServer, createAdminServer } from './admin/server.ts';
 import type { Loaded } from './config/assemble.ts';
 import { packageVersion } from './config/package-folder.ts';
-import type { Config } from './config/schema.ts';
+import { showAddress } from './config/quantity.ts';
+import type { Config, McpListener } from './config/schema.ts';
 import type { Credential } from './credentials/credential.ts';
 import { createIdentities, type Identities } from './identity/create.ts';
 import { removeStaleSocket } from './identity/socket-file.ts';
@@ -321,6 +322,7 @@ async function openListeners(
 ): Promise<Result<readonly Listener[], string>> {
   const { limits, listen } = config;
   const open: Listener[] = [];
+  const handlers = { onRequest, onError: (message: string) => log.error(message) };
   const fail = (message: string): Result<never, string> => {
     for (const listener of open) listener.destroy();
     return err(message);
@@ -333,19 +335,20 @@ async function openListeners(
     const tls = target.kind === 'tcp' && target.tls !== undefined ? await readListenTls(target.tls) : ok(undefined);
     if (!tls.ok) return fail(tls.error);
     const listener = await openListener(
-      target.kind === 'tcp' ? { ...target, tls: tls.value } : target,
+      // Whoever may open the socket is the group: nobody else on the machine is.
+      target.kind === 'tcp' ? { ...target, tls: tls.value } : { ...target, mode: 0o600 },
       limits,
-      onRequest,
+      handlers,
     );
     if (listener.ok) open.push(listener.value);
     // The default names both loopbacks, and some containers have no IPv6.
     else if (target.kind === 'tcp' && target.host === '::1' && open.length > 0) log.warn(listener.error);
     else return fail(listener.error);
   }
-  for (const { path, onConnection } of sockets) {
+  for (const { path, mode, onConnection } of sockets) {
     const room = await removeStaleSocket(path);
     if (!room.ok) return fail(room.error);
-    const listener = await openListener({ kind: 'unix', path }, limits, onRequest, onConnection);
+    const listener = await openListener({ kind: 'unix', path, mode }, limits, { ...handlers, onConnection });
     if (!listener.ok) return fail(listener.error);
     open.push(listener.value);
   }
@@ -353,7 +356,7 @@ async function openListeners(
 }
 
 async function readListenTls(
-  tls: NonNullable<Extract<Config['listen']['mcp'][number], { kind: 'tcp' }>['tls']>,
+  tls: NonNullable<Extract<McpListener, { kind: 'tcp' }>['tls']>,
 ): Promise<Result<ListenTls, string>> {
   try {
     const [cert, key, clientCa] = await Promise.all([
@@ -375,9 +378,7 @@ function guardPorts({ config, upstreams }: House): GuardPorts {
     names.map((server) => [`/servers/${server}/mcp`, { server, upstream: upstreams.get(server)! }]),
   );
   if (names.length === 1) routes.set('/mcp', routes.get(`/servers/${names[0]}/mcp`)!);
-  const listened = config.listen.mcp.flatMap((target) =>
-    target.kind === 'tcp' ? [target.host.includes(':') ? `[${target.host}]` : target.host] : [],
-  );
+  const listened = config.listen.mcp.flatMap((target) => (target.kind === 'tcp' ? [showAddress(target)] : []));
   return {
     routeOf: (pathname) =>
       routes.get(pathname) ??
@@ -463,6 +464,6 @@ function newErrorId(): string {
   return randomBytes(8).toString('hex');
 }
 
-function adminUrl({ address: { host, port } }: AdminServer): string {
-  return `http://${host.includes(':') ? `[${host}]` : host}:${port}`;
+function adminUrl({ address }: AdminServer): string {
+  return `http://${showAddress(address)}`;
 }

@@ -6,10 +6,12 @@ import * as http from 'node:http';
 import { type AddressInfo, Server, type Socket } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import { err, ok, type Result } from '../policies/result.ts';
+import { showAddress } from './config/quantity.ts';
 
 export type ListenTarget =
   | { readonly kind: 'tcp'; readonly host: string; readonly port: number; readonly tls: ListenTls | undefined }
-  | { readonly kind: 'unix'; readonly path: string };
+  /** `mode`: permissions to give the file; `undefined`: as the process's umask leaves it. */
+  | { readonly kind: 'unix'; readonly path: string; readonly mode: number | undefined };
 
 /** PEM texts. With `clientCa` a caller must show a certificate of one of these authorities. */
 export interface ListenTls {
@@ -48,12 +50,18 @@ const TIMEOUTS: ListenTimeouts = { headMs: 10_000, requestMs: 60_000, keepAliveM
 /** How often sockets with something to send are looked at while stopping. */
 const LOOK_MS = 20;
 
+export interface ListenHandlers {
+  onRequest(request: http.IncomingMessage, response: http.ServerResponse): void;
+  onConnection?(socket: Socket): void;
+  /** A connection could not be accepted, for want of file descriptors or memory: a sentence. The listener goes on. */
+  onError(message: string): void;
+}
+
 /** Problems come back as a sentence that says what to do. */
 export async function openListener(
   target: ListenTarget,
   limits: ListenLimits,
-  onRequest: (request: http.IncomingMessage, response: http.ServerResponse) => void,
-  onConnection?: (socket: Socket) => void,
+  { onRequest, onConnection, onError }: ListenHandlers,
   timeouts = TIMEOUTS,
 ): Promise<Result<Listener, string>> {
   const tls = target.kind === 'tcp' ? target.tls : undefined;
@@ -89,11 +97,20 @@ export async function openListener(
     else server.listen({ path: target.path }, listening);
   });
   if (failure !== undefined) return err(explain(target, failure));
-  // Whoever may open the socket is the group: nobody else on the machine is.
-  if (target.kind === 'unix') await chmod(target.path, 0o600);
+  const url = urlOf(target, server);
+  server.on('error', (error: NodeJS.ErrnoException) =>
+    onError(`a connection to ${url} could not be accepted (${error.code ?? error.name})`),
+  );
+  if (target.kind === 'unix' && target.mode !== undefined) {
+    const problem = await setMode(target.path, target.mode);
+    if (problem !== undefined) {
+      server.close();
+      return err(problem);
+    }
+  }
 
   return ok({
-    url: urlOf(target, server),
+    url,
     stop: () => {
       // HTTP's own `close` cuts each connection whose answer was handed over, though an agent may still be reading it.
       Server.prototype.close.call(server);
@@ -102,6 +119,16 @@ export async function openListener(
     flushed,
     destroy: () => server.closeAllConnections(),
   });
+}
+
+async function setMode(path: string, mode: number): Promise<string | undefined> {
+  try {
+    await chmod(path, mode);
+    return undefined;
+  } catch (error) {
+    const { code, name } = error as NodeJS.ErrnoException;
+    return `the permissions of the socket ${path} cannot be set (${code ?? name}): choose a folder of another kind`;
+  }
 }
 
 async function createTlsServer(options: http.ServerOptions, { cert, key, clientCa }: ListenTls): Promise<http.Server> {
@@ -133,8 +160,7 @@ function refuseBrokenRequest(error: NodeJS.ErrnoException, socket: Socket): void
 function urlOf(target: ListenTarget, server: http.Server): string {
   if (target.kind === 'unix') return `unix:${target.path}`;
   const { port } = server.address() as AddressInfo;
-  const host = target.host.includes(':') ? `[${target.host}]` : target.host;
-  return `${target.tls === undefined ? 'http' : 'https'}://${host}:${port}/mcp`;
+  return `${target.tls === undefined ? 'http' : 'https'}://${showAddress({ host: target.host, port })}/mcp`;
 }
 
 function explain(target: ListenTarget, error: NodeJS.ErrnoException): string {

@@ -205,6 +205,20 @@ export function sidecarYaml(folder: string) {
       .describe('Origins of web pages that may call, beside none at all.'),
   });
 
+  const SOCKET_MODE = 'must be "0600", "0660" or "0666", in quotes';
+  const agentSocket = z
+    .union([
+      path.transform((text) => ({ path: text, mode: undefined })),
+      z
+        .strictObject({ path, mode: z.enum(['0600', '0660', '0666'], { error: SOCKET_MODE }) })
+        .transform((socket) => ({ path: socket.path, mode: Number.parseInt(socket.mode, 8) })),
+    ])
+    .describe(
+      'Path of the socket: whoever may write to the file, and enter its folder, is that agent. Its mode is what the ' +
+        'umask of the sidecar leaves (022: its own user alone); { path, mode: "0660" } lets a group in, "0666" all ' +
+        'who may enter the folder.',
+    );
+
   const identify = z.discriminatedUnion(
     'type',
     [
@@ -214,7 +228,7 @@ export function sidecarYaml(folder: string) {
       }),
       z.strictObject({
         type: z.literal('socket').describe('One unix socket for each agent.'),
-        agents: z.record(agentName, path),
+        agents: z.record(agentName, agentSocket),
       }),
       z.strictObject({
         type: z.literal('apiKey').describe('`Authorization: Bearer <key>` or `X-Api-Key: <key>`.'),

@@ -4,20 +4,18 @@
  */
 import type { Socket } from 'node:net';
 import { err, ok, type Result } from '../../policies/result.ts';
-import { createSecret, type Environment, type SecretReference } from '../credentials/secret.ts';
+import type { IdentifyConfig } from '../config/schema.ts';
+import { createSecret, type Environment } from '../credentials/secret.ts';
 import { createApiKeyIdentity } from './api-key.ts';
 import { createGroupIdentity } from './group.ts';
 import type { IdentityMethod } from './identify.ts';
 import { createSocketIdentity } from './socket.ts';
 import { createUidIdentity } from './uid.ts';
 
-export type IdentityConfig =
-  | { readonly type: 'uid'; readonly agents: Readonly<Record<string, string>> }
-  | { readonly type: 'socket'; readonly agents: Readonly<Record<string, string>> }
-  | { readonly type: 'apiKey'; readonly agents: Readonly<Record<string, SecretReference>> };
-
 export interface AgentSocket {
   readonly path: string;
+  /** Permissions to give the file; `undefined`: as the process's umask leaves it. */
+  readonly mode: number | undefined;
   readonly onConnection: (socket: Socket) => void;
 }
 
@@ -29,7 +27,7 @@ export interface Identities {
 
 /** @param group The name by which everyone is known when nothing is configured. */
 export function createIdentities(
-  configs: readonly IdentityConfig[],
+  configs: readonly IdentifyConfig[],
   group: string,
   environment: Environment,
 ): Result<Identities, string> {
@@ -45,7 +43,7 @@ export function createIdentities(
 }
 
 function createMethod(
-  config: IdentityConfig,
+  config: IdentifyConfig,
   sockets: AgentSocket[],
   environment: Environment,
 ): Result<IdentityMethod, string> {
@@ -59,10 +57,12 @@ function createMethod(
         ),
       );
     case 'socket': {
-      const identity = createSocketIdentity(config.agents);
+      const paths = Object.entries(config.agents).map(([agent, { path }]) => [agent, path]);
+      const identity = createSocketIdentity(Object.fromEntries(paths));
       if (!identity.ok) return identity;
       for (const { path, agent } of identity.value.listeners()) {
-        sockets.push({ path, onConnection: (socket) => identity.value.onConnection(agent, socket) });
+        const { mode } = config.agents[agent]!;
+        sockets.push({ path, mode, onConnection: (socket) => identity.value.onConnection(agent, socket) });
       }
       return ok(identity.value.method);
     }

@@ -12,6 +12,7 @@ import { platform, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { json } from 'node:stream/consumers';
 import { after, before, beforeEach, describe, mock, type TestContext, test } from 'node:test';
+import { runAsOtherUser } from '../support/other-user.ts';
 import { ACCEPT_BOTH, askLegacy, type RawAnswer, toolCall } from '../support/raw-http.ts';
 import { type ScriptedUpstream, sendJson, startScriptedUpstream } from '../support/scripted-upstream.ts';
 import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
@@ -163,7 +164,33 @@ test('socket: the socket that was called names the agent, and the port beside it
   assert.deepEqual(gist(await askOver(sockets.author, toolCall('get_x'))), [200, -32602]);
   assert.deepEqual(gist(await askLegacy(sidecar.base, LIST)), [401, -31401]);
   assert.deepEqual(await lastAgents(sidecar, 4), ['triage', 'author', 'author', undefined]);
-  assert.equal((await fsPromises.stat(sockets.triage)).mode & 0o777, 0o600);
+  // As the umask leaves it: for its own user alone, with the usual one.
+  assert.equal((await fsPromises.stat(sockets.triage)).mode & 0o777, 0o777 & ~process.umask());
+});
+
+test('socket: another user may be the agent whose socket it may open, and no other', {
+  skip: needsRoot,
+}, async (context) => {
+  const folder = await folderOf(context);
+  await fsPromises.chmod(folder, 0o755);
+  const sockets = { triage: join(folder, 'triage.sock'), author: join(folder, 'author.sock') };
+  const agents = { triage: { path: sockets.triage, mode: '0666' }, author: { path: sockets.author, mode: '0600' } };
+  const sidecar = await started(context, `identify: [ { type: socket, agents: ${JSON.stringify(agents)} } ]`);
+  const ask = (socketPath: string) =>
+    runAsOtherUser(
+      { request: new URL('node:http') },
+      `const headers = ${JSON.stringify({ accept: ACCEPT_BOTH, 'content-type': 'application/json' })};
+       request({ socketPath: ${JSON.stringify(socketPath)}, path: '/mcp', method: 'POST', headers }, (answer) => answer.pipe(process.stdout))
+         .on('error', ({ code }) => console.log(JSON.stringify(code)))
+         .end(${JSON.stringify(JSON.stringify(LIST))});`,
+    ).then(JSON.parse);
+  const listed = await ask(sockets.triage);
+  assert.deepEqual(
+    listed.result.tools.map(({ name }: { name: string }) => name),
+    ['get_x'],
+  );
+  assert.equal(await ask(sockets.author), 'EACCES');
+  assert.deepEqual(await lastAgents(sidecar, 1), ['triage']);
 });
 
 describe('apiKey', () => {

@@ -246,8 +246,10 @@ describe('how slow', () => {
     const opened = await openListener(
       { kind: 'tcp', host: '127.0.0.1', port: 0, tls: undefined },
       { headersBytes: 16_384, connections: 1000 },
-      (request, response) => request.resume().on('end', () => response.end('served')),
-      undefined,
+      {
+        onRequest: (request, response) => request.resume().on('end', () => response.end('served')),
+        onError: (message) => assert.fail(message),
+      },
       TIMEOUTS,
     );
     assert.ok(opened.ok);
