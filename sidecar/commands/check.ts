@@ -7,7 +7,7 @@ import { type PolicyDocument, policySchema } from '../../policies/schema.ts';
 import type { Loaded } from '../config/assemble.ts';
 import { discoverConfig } from '../config/discover.ts';
 import { formatProblems, showFile } from '../config/problem.ts';
-import { showAddress } from '../config/quantity.ts';
+import { isLoopback, showAddress } from '../config/quantity.ts';
 import type { Config, ServerConfig } from '../config/schema.ts';
 import { looksLikeToken, maskSecrets } from '../config/secret-shapes.ts';
 
@@ -172,10 +172,23 @@ function findOddities(
       ? ['the policy is in audit mode: it records what it would refuse, and refuses nothing']
       : []),
     ...[...strangers].map((name) => `the policy speaks of server ${name}, which is not configured`),
+    ...findUnreachable(config).map(
+      (type) =>
+        `identify: ${type} is never asked, since uid before it knows or refuses every caller: write it before uid`,
+    ),
     ...named
       .filter((name) => !known.includes(name))
       .map((name) => `the policy speaks of agent ${name}, which identify does not know`),
   ];
+}
+
+/** The ways to know a caller that stand behind `uid`, where that has the last word for everyone who can connect. */
+function findUnreachable({ identify, listen }: Config): string[] {
+  const isLastWord = listen.mcp.every((one) => one.kind === 'tcp' && isLoopback(one.host));
+  const uid = identify.findIndex(({ type }) => type === 'uid');
+  if (!isLastWord || uid === -1) return [];
+  // The sockets of `socket` are listeners of their own, of which `uid` knows nothing.
+  return identify.slice(uid + 1).flatMap(({ type }) => (type === 'socket' ? [] : [type]));
 }
 
 function describe(it: Explanation): string {

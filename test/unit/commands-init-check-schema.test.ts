@@ -125,6 +125,32 @@ describe('check', () => {
     ]);
   });
 
+  it('warns of a way to know the caller that is never asked', async () => {
+    const key = { type: 'apiKey', agents: { me: { env: 'KEY' } } };
+    const uid = { type: 'uid', agents: { 1: 'me' } };
+    const socket = { type: 'socket', agents: { me: './me.sock' } };
+    const unix = { mcp: ['127.0.0.1:0', 'unix:./mcp.sock'] };
+    for (const [identify, listen, expected] of [
+      [[uid, key], {}, ['apiKey']],
+      [[uid, socket, key, uid], {}, ['apiKey', 'uid']],
+      [[key, uid], {}, []],
+      [[uid, socket], {}, []],
+      [[uid, key], unix, []],
+    ] as const) {
+      const text = JSON.stringify({ identify, listen, servers: { a: { command: 'x' } }, policy: { version: 1 } });
+      const loaded = await loadConfig(write('sidecar.yaml', text), { KEY: 'x' });
+      assert.ok(loaded.ok, loaded.ok ? '' : formatProblems(loaded.error));
+      const { warnings } = explain(loaded.value);
+      assert.deepEqual(
+        warnings,
+        expected.map(
+          (type) =>
+            `identify: ${type} is never asked, since uid before it knows or refuses every caller: write it before uid`,
+        ),
+      );
+    }
+  });
+
   it('prints for people, and with --json for programs', () => {
     write('policy.yaml', POLICY);
     write('token', TOKEN);
