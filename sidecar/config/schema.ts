@@ -197,12 +197,18 @@ export function sidecarYaml(folder: string) {
       .array(z.string().min(1).max(255))
       .max(64)
       .optional()
-      .describe('Host names (with port, where it is not the default one) that requests may name, beside loopback.'),
+      .describe(
+        'Host names that requests may name (Host, against DNS rebinding), beside loopback and the addresses listened ' +
+          'on. A port is ignored: a name counts with every port.',
+      ),
     allowedOrigins: z
       .array(z.string().min(1).max(255))
       .max(64)
       .optional()
-      .describe('Origins of web pages that may call, beside none at all.'),
+      .describe(
+        'Origins of web pages that may call, such as https://app.example. Requests without Origin pass, and so do pages ' +
+          'of loopback (http://localhost:3000), which always may.',
+      ),
   });
 
   const SOCKET_MODE = 'must be "0600", "0660" or "0666", in quotes';
