@@ -10,7 +10,7 @@ import type { CompiledPolicy } from '../../policies/compile.ts';
 import { err, ok, type Result } from '../../policies/result.ts';
 import { type Environment, loadPolicy, type PolicySource, policyPath } from './policy-source.ts';
 import { type DocumentProblem, type Problem, problemsOfIssues } from './problem.ts';
-import { type Config, findConflicts, sidecarYaml } from './schema.ts';
+import { type Config, findConflicts, type IdentifyConfig, sidecarYaml } from './schema.ts';
 import type { YamlDocument } from './yaml-document.ts';
 
 export interface Loaded {
@@ -35,17 +35,16 @@ export async function assemble(
   { environment, origin, notes }: Pick<Loaded, 'environment' | 'origin' | 'notes'>,
 ): Promise<Result<Loaded, Problem[]>> {
   const folder = dirname(document.file);
-  const judged = judge(document, folder);
-  if (!judged.ok) return judged;
-  const config = judged.value;
-  const policySource = sourceOfPolicy(config.policy, folder, document);
+  const { config, problems, usable } = judge(document, folder);
+  const policySource = usable.policy === undefined ? undefined : sourceOfPolicy(usable.policy, folder, document);
   const [missing, loaded] = await Promise.all([
-    findMissing(config, environment),
-    loadPolicy(policySource, environment),
+    findMissing(usable, environment),
+    policySource === undefined ? undefined : loadPolicy(policySource, environment),
   ]);
-  const problems = missing.map(document.locate).sort(byPlace);
-  if (!loaded.ok) return err([...problems, ...loaded.error]);
-  if (problems.length > 0) return err(problems);
+  const found = [...problems, ...missing].map(document.locate).sort(byPlace);
+  if (loaded?.ok === false) return err([...found, ...loaded.error]);
+  // Without a configuration or a policy there was a problem, which is among those found.
+  if (config === undefined || policySource === undefined || loaded === undefined || found.length > 0) return err(found);
   return ok({
     config,
     policy: loaded.value.policy,
@@ -58,17 +57,52 @@ export async function assemble(
   });
 }
 
+interface Judged {
+  /** Absent when the document has not the shape. */
+  readonly config: Config | undefined;
+  readonly problems: readonly DocumentProblem[];
+  readonly usable: Usable;
+}
+
+/** What is well-formed by itself, also in a document that as a whole is not: what it refers to is looked at in any case. */
+interface Usable {
+  readonly listen: Config['listen'] | undefined;
+  /** `undefined` in the place of each entry that is not usable. */
+  readonly identify: readonly (IdentifyConfig | undefined)[];
+  readonly servers: Config['servers'];
+  readonly policy: Config['policy'] | undefined;
+}
+
 /** The schema, and what only shows between sections: also where another section has a problem of its own. */
-function judge(document: YamlDocument, folder: string): Result<Config, Problem[]> {
+function judge(document: YamlDocument, folder: string): Judged {
   const schema = sidecarYaml(folder);
   const parsed = schema.safeParse(document.value);
   const listening = schema.pick({ listen: true, identify: true }).strip().safeParse(document.value);
   const problems = [
     ...(parsed.success ? [] : problemsOfIssues(parsed.error.issues, document.value, schema)),
     ...(listening.success ? findConflicts(listening.data) : []),
-  ].map(document.locate);
-  if (!parsed.success || problems.length > 0) return err(problems.sort(byPlace));
-  return ok(freeze(parsed.data));
+  ];
+  if (parsed.success) return { config: freeze(parsed.data), problems, usable: parsed.data };
+  return { config: undefined, problems, usable: findUsable(schema, document.value) };
+}
+
+function findUsable(schema: ReturnType<typeof sidecarYaml>, value: unknown): Usable {
+  const { listen, identify, servers, policy } = Object(value) as Record<string, unknown>;
+  const parseListen = schema.pick({ listen: true }).safeParse({ listen });
+  const parsePolicy = schema.pick({ policy: true }).safeParse({ policy });
+  const entries = Array.isArray(identify) ? identify : [];
+  const named = typeof servers === 'object' && servers !== null ? Object.entries(servers) : [];
+  return {
+    listen: parseListen.data?.listen,
+    identify: entries.map((one) => schema.pick({ identify: true }).safeParse({ identify: [one] }).data?.identify[0]),
+    servers: Object.assign(
+      {},
+      ...named.map(
+        ([name, one]) => schema.pick({ servers: true }).safeParse({ servers: { [name]: one } }).data?.servers,
+      ),
+    ),
+    policy: parsePolicy.data?.policy,
+  };
 }
 
 function byPlace(left: Problem, right: Problem): number {
@@ -90,7 +124,7 @@ function dangers(config: Config): string[] {
 }
 
 /** Everything that the configuration refers to and that is not there. */
-async function findMissing(config: Config, environment: Environment): Promise<DocumentProblem[]> {
+async function findMissing(usable: Usable, environment: Environment): Promise<DocumentProblem[]> {
   const checks: Promise<DocumentProblem | undefined>[] = [];
   const check = (path: readonly (string | number)[], found: Promise<string | undefined>) =>
     checks.push(found.then((message) => (message === undefined ? undefined : { path, at: 'value', message })));
@@ -103,14 +137,14 @@ async function findMissing(config: Config, environment: Environment): Promise<Do
     else if (Array.isArray(value)) for (const [index, inner] of value.entries()) walk(inner, [...path, index]);
     else for (const [key, inner] of Object.entries(value)) walk(inner, [...path, key]);
   };
-  walk(config.identify, ['identify']);
-  walk(config.servers, ['servers']);
+  walk(usable.identify, ['identify']);
+  walk(usable.servers, ['servers']);
 
-  for (const [name, server] of Object.entries(config.servers)) {
+  for (const [name, server] of Object.entries(usable.servers)) {
     if (server.kind === 'stdio') check(['servers', name, 'cwd'], faultOfFolder(server.cwd));
     else checkFiles(server.tls, ['servers', name, 'tls']);
   }
-  for (const [index, listener] of config.listen.mcp.entries())
+  for (const [index, listener] of (usable.listen?.mcp ?? []).entries())
     if (listener.kind === 'tcp') checkFiles(listener.tls, ['listen', 'mcp', index, 'tls']);
 
   function checkFiles(

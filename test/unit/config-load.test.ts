@@ -12,6 +12,7 @@ after(() => rmSync(folder, { recursive: true }));
 
 const POLICY = 'version: 1\ndefault: deny\n';
 writeFileSync(join(folder, 'policy.yaml'), POLICY);
+writeFileSync(join(folder, 'broken.yaml'), 'version: 7\n');
 writeFileSync(join(folder, 'secret'), 'shh\n');
 writeFileSync(join(folder, 'empty'), '');
 writeFileSync(join(folder, 'cert.pem'), 'certificate\n');
@@ -271,6 +272,22 @@ const BAD: [what: string, text: string, ...problems: string[]][] = [
     'a policy that is a list',
     `policy: []\n${SERVER}`,
     'sidecar.yaml:1:9  policy: must be a path, library/<name>, or the policy itself',
+  ],
+  [
+    'a wrong shape, and beside it what is not there and a policy that is broken',
+    `policy: ./broken.yaml
+groop: x
+identify: [ { type: nope }, { type: apiKey, agents: { me: { file: absent } } } ]
+servers:
+  a: { url: "https://a.example", auth: { type: bearer, token: { env: ABSENT } } }
+  b: { command: x, colour: red }
+`,
+    'sidecar.yaml:2:1  groop: is not a known key; did you mean group?',
+    'sidecar.yaml:3:21  identify[0].type: must be one of uid, socket, apiKey',
+    'sidecar.yaml:3:67  identify[1].agents.me.file: this file does not exist',
+    'sidecar.yaml:5:70  servers.a.auth.token.env: this environment variable is not set',
+    'sidecar.yaml:6:20  servers.b.colour: is not a known key; known here: url, auth, tls, dangerouslyAllowHttp, command, env, cwd, inheritEnv',
+    'broken.yaml:1:10  version: Invalid input: expected 1',
   ],
   [
     'everything that is not there',
