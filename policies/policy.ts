@@ -49,8 +49,8 @@ export interface CompiledPolicy {
   readonly env: Readonly<Record<string, string>>;
   /** Some condition looks at a tool's annotations: worth knowing them before a call. */
   readonly usesAnnotations: boolean;
-  /** Some quota counts tokens: worth counting them. */
-  readonly usesTokens: boolean;
+  /** Some rule hides tools: then the server's own words for a tool that it does not have would tell the two apart. */
+  readonly hidesTools: boolean;
   /** decide.ts remembers here what it found. Bounded there. */
   readonly memo: Map<string, Candidates>;
 }

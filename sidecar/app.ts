@@ -98,7 +98,7 @@ export function buildPipeline(house: House): Stack<Exchange, never> {
     group: config.group,
     observers: house.observers,
     now: monotonic,
-    newTrace: () => continueTrace(undefined, undefined, tracing),
+    newTrace: () => continueTrace({}, tracing),
     argumentsJson,
   });
   const rescuing = rescue({ log: house.log, newErrorId, recoverId });

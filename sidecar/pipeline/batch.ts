@@ -22,7 +22,7 @@ export async function runBatch(
   const expected = messages.filter((message) => message.kind === 'request').length;
   await Promise.all(
     messages.map(async (message) => {
-      const reply = new ElementReply(merge);
+      const reply = new ElementReply(merge, message.id);
       const element = Object.assign(new Exchange(exchange.request, reply, exchange.startedAt, exchange.started), {
         route: exchange.route,
         caller: exchange.caller,
@@ -90,11 +90,13 @@ class ElementReply implements Reply {
   status = 0;
   bytesOut = 0;
   readonly #merge: BatchMerge;
+  readonly #id: string | number | undefined;
   readonly #body: Buffer[] = [];
   #frames: ReturnType<typeof createFrameSplitter> | undefined;
 
-  constructor(merge: BatchMerge) {
+  constructor(merge: BatchMerge, id: string | number | undefined) {
     this.#merge = merge;
+    this.#id = id;
   }
 
   get gone(): boolean {
@@ -131,6 +133,9 @@ class ElementReply implements Reply {
   }
 
   destroy(): void {
-    // The other elements' answers are still good; this one's request simply stays unanswered.
+    // The other elements' answers are still good; this one's was cut off, and its request must not stay unanswered.
+    if (this.#id === undefined) return;
+    const error = { code: -31502, message: 'The answer to this request was cut off' };
+    this.#merge.addBody(Buffer.from(JSON.stringify({ jsonrpc: '2.0', id: this.#id, error })));
   }
 }

@@ -28,8 +28,10 @@ export interface Trace {
   readonly parentSpanId: string | undefined;
   readonly traceState: string | undefined;
   readonly sampled: boolean;
-  /** What goes into `_meta.traceparent`; `undefined` leaves the agent's own in place. */
-  readonly inject: string | undefined;
+  /** What goes into `_meta.traceparent`. */
+  readonly inject: string;
+  /** The agent's `baggage` header, where `_meta` has none. */
+  readonly baggage: string | undefined;
 }
 
 /** One try at the upstream. */
@@ -86,8 +88,6 @@ export class Exchange {
   credentialHeaders: Readonly<Record<string, string>> = {};
   /** Everything that goes upstream as headers in this attempt. */
   outgoingHeaders: Readonly<Record<string, string>> = {};
-  /** Called once with the actual token cost when the answer is known. */
-  settleTokens: ((actual: number) => void) | undefined = undefined;
   /** Called with the whole answer when it may be kept for the next one who asks the same. */
   keepAnswer: ((answer: Buffer) => void) | undefined = undefined;
   outgoing: Outgoing | undefined = undefined;

@@ -46,7 +46,7 @@ export type Reason =
   | { readonly kind: 'aborted'; readonly detail: string }
   | { readonly kind: 'internal'; readonly detail: string };
 
-/** A refusal as it goes over the wire. `tool` stands in for `error` where the model itself should read it. */
+/** A refusal as it goes over the wire. */
 export interface Wire {
   readonly status: number;
   readonly headers: Readonly<Record<string, string>>;
@@ -236,4 +236,28 @@ function refusal(
     error: data === undefined ? { code, message } : { code, message, data },
     asToolError: false,
   };
+}
+
+/** The whole reason in one line, for the audit. */
+export function describeReason(reason: Reason): string {
+  switch (reason.kind) {
+    case 'hostNotAllowed':
+    case 'originNotAllowed':
+    case 'unsupportedMediaType':
+      return `${reason.kind}: ${reason.value}`;
+    case 'methodNotAllowed':
+      return `${reason.kind}: only ${reason.allow}`;
+    case 'malformed':
+      return `malformed: ${JSON.stringify(reason.reason)}`;
+    case 'quota':
+      return `quota: ${reason.quota} is spent for ${Math.ceil(reason.retryAfterMs)} ms`;
+    case 'upstreamTimeout':
+      return `upstreamTimeout: ${reason.phase} after ${reason.afterMs} ms`;
+    case 'unavailable':
+      return `${reason.why}: ${reason.detail}`;
+    case 'upstreamRefused':
+      return `upstreamRefused: ${reason.status} ${reason.detail}`;
+    default:
+      return `${reason.kind}: ${reason.detail}`;
+  }
 }

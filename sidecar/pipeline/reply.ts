@@ -11,6 +11,7 @@ export interface Reply {
   readonly bytesOut: number;
   /** The agent has closed its side before the reply was whole. */
   readonly gone: boolean;
+  /** Calls back once, at once when the agent has gone already. */
   onGone(listener: () => void): void;
   head(status: number, headers: Readonly<Record<string, string>>): void;
   /** Resolves when more may be written: at once while the agent keeps up (back-pressure). */
@@ -44,6 +45,10 @@ export class HttpReply implements Reply {
   }
 
   onGone(listener: () => void): void {
+    if (this.gone) {
+      listener();
+      return;
+    }
     const response = this.#response;
     response.on('close', () => {
       if (!response.writableFinished) listener();

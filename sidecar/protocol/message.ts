@@ -22,7 +22,7 @@ export interface Layout {
   readonly params: { readonly inside: number; readonly empty: boolean } | undefined;
   /** Just behind the `{` of `params._meta`, when there is one. */
   readonly meta: { readonly inside: number; readonly empty: boolean } | undefined;
-  /** Values of `params._meta.traceparent`, `.tracestate`, `.baggage`, when present. */
+  /** Values of `params._meta.traceparent` and `.tracestate`, when present. */
   readonly traceparent: ByteRange | undefined;
   readonly tracestate: ByteRange | undefined;
   /** The value of `params.arguments` (a JSON object), when present: what the audit copies without re-serializing. */

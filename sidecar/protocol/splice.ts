@@ -1,7 +1,7 @@
 /**
  * Puts trace context into `params._meta` (SEP-414) and leaves every other byte as the agent sent it, in its place.
  *
- * `baggage` passes untouched. One allocation.
+ * `baggage` that is there passes untouched. One allocation.
  */
 import { applyEdits, CLOSE_BRACE, COMMA, type Edit, QUOTE, skipSpace, trimEnd } from './json-bytes.ts';
 import type { ByteRange, Message } from './message.ts';
@@ -9,13 +9,18 @@ import type { ByteRange, Message } from './message.ts';
 export interface SplicedTrace {
   /** W3C `traceparent`. */
   readonly traceparent: string;
+  /** W3C `baggage` to add; only for a message whose `_meta` has none of its own. */
+  readonly baggage?: string | undefined;
   /** W3C `tracestate`; `undefined` takes the agent's own out, since it would belong to another parent. */
   readonly tracestate: string | undefined;
 }
 
 /** The message's bytes with the trace context in place. Not for responses, which have no params. */
-export function spliceTrace({ bytes, layout }: Message, { traceparent, tracestate }: SplicedTrace): Buffer {
-  const parent = JSON.stringify(traceparent);
+export function spliceTrace({ bytes, layout }: Message, { traceparent, tracestate, baggage }: SplicedTrace): Buffer {
+  const parent =
+    baggage === undefined
+      ? JSON.stringify(traceparent)
+      : `${JSON.stringify(traceparent)},"baggage":${JSON.stringify(baggage)}`;
   const state = tracestate === undefined ? undefined : JSON.stringify(tracestate);
   const parentMember = `"traceparent":${parent}`;
   const members = state === undefined ? parentMember : `${parentMember},"tracestate":${state}`;

@@ -51,6 +51,16 @@ export function boundTracestate(text: string | undefined): string | undefined {
     : undefined;
 }
 
+/** Characters of a `baggage` header that is taken over (W3C Baggage section 3.3.2). */
+const BAGGAGE_MAX = 8192;
+
+/** A `baggage` header worth passing on; `undefined` for one that is empty, too long, or not visible ASCII. */
+export function boundBaggage(text: string | undefined): string | undefined {
+  return text !== undefined && text.length <= BAGGAGE_MAX && /^[\x20-\x7e\t]*[\x21-\x7e][\x20-\x7e\t]*$/.test(text)
+    ? text
+    : undefined;
+}
+
 /** Gives `count` random bytes; they are read before the next call. */
 export type RandomBytes = (count: number) => Buffer;
 

@@ -41,8 +41,13 @@ export function tryPass(
 }
 
 export function recordSuccess(state: BreakerState): BreakerState {
-  // A late success of an earlier request says nothing about now: only the probe closes a tripped breaker.
+  // A late success of an earlier request says nothing about now, while the breaker is tripped.
   return state.kind === 'tripped' || (state.kind === 'passing' && state.failures === 0) ? state : initialBreaker;
+}
+
+/** Nobody learned how the server is: a probe that said nothing makes room for the next at once. */
+export function recordNothing(state: BreakerState, now: number): BreakerState {
+  return state.kind === 'probing' ? { kind: 'tripped', until: now, pauseMs: state.pauseMs } : state;
 }
 
 export function recordFailure(state: BreakerState, now: number, options: BreakerOptions): BreakerState {

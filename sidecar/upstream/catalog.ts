@@ -73,6 +73,11 @@ export class Catalog {
     return tools.listing;
   }
 
+  /** The server has listed a tool of this name. */
+  knows(server: string, tool: string): boolean {
+    return this.#servers.get(server)?.byName.has(tool) === true;
+  }
+
   annotationsOf(server: string, tool: string): KnownTool['annotations'] | undefined {
     return this.#servers.get(server)?.byName.get(tool)?.annotations;
   }

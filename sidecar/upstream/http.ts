@@ -25,7 +25,7 @@ export interface HttpUpstreamOptions {
   readonly url: URL;
   /** PEM texts for private authorities and mutual TLS. */
   readonly tls: { readonly ca?: string; readonly cert?: string; readonly key?: string } | undefined;
-  /** Milliseconds. `total` bounds answers that are not event streams, from their head on. */
+  /** Milliseconds. `total` bounds a whole exchange whose answer is not an event stream. */
   readonly timeouts: {
     readonly connectMs: number;
     readonly headersMs: number;
@@ -61,7 +61,7 @@ export function createHttpUpstream(options: HttpUpstreamOptions): Upstream {
             body: request.body ?? null,
             ...(pushedByServer ? { bodyTimeout: 0 } : undefined),
           },
-          new AnswerHandler(request.signal, timeouts, resolve),
+          new AnswerHandler(request, pushedByServer, timeouts, resolve),
         );
       });
     },
@@ -87,11 +87,22 @@ class AnswerHandler implements Dispatcher.DispatchHandler {
   /** Set before the controller is aborted by us, so that the error which follows is told from the server's own. */
   #ownFailure: UpstreamFailure | undefined;
 
-  constructor(signal: AbortSignal | undefined, timeouts: HttpUpstreamOptions['timeouts'], resolve: Resolve) {
+  constructor(
+    { signal }: UpstreamRequest,
+    isPush: boolean,
+    timeouts: HttpUpstreamOptions['timeouts'],
+    resolve: Resolve,
+  ) {
     this.#signal = signal;
     this.#timeouts = timeouts;
     this.#resolve = resolve;
     signal?.addEventListener('abort', this.#onAbort);
+    if (isPush) return;
+    const afterMs = timeouts.totalMs;
+    this.#totalTimer = setTimeout(
+      () => this.#abort({ kind: 'timeout', phase: 'total', afterMs, sent: this.#controller !== undefined }),
+      afterMs,
+    );
   }
 
   onRequestStart(controller: Dispatcher.DispatchController): void {
@@ -109,13 +120,8 @@ class AnswerHandler implements Dispatcher.DispatchHandler {
     });
     this.#queue = queue;
     const flat = flatten(headers);
-    if (!flat['content-type']?.startsWith('text/event-stream')) {
-      const afterMs = this.#timeouts.totalMs;
-      this.#totalTimer = setTimeout(
-        () => this.#abort({ kind: 'timeout', phase: 'total', afterMs, sent: true }),
-        afterMs,
-      );
-    }
+    // A stream has an idle timeout only: progress may go on for as long as it likes.
+    if (flat['content-type']?.startsWith('text/event-stream')) clearTimeout(this.#totalTimer);
     this.#resolve(ok({ status, headers: flat, body: queue, cancel: () => queue.cancel() }));
   }
 
@@ -180,6 +186,8 @@ function flatten(headers: IncomingHttpHeaders): Record<string, string> {
     const value = headers[name];
     if (value !== undefined) flat[name] = typeof value === 'string' ? value : value.join(', ');
   }
+  // Media types are case-insensitive (RFC 9110 section 8.3.1), and everybody here compares them.
+  if (flat['content-type'] !== undefined) flat['content-type'] = flat['content-type'].toLowerCase();
   return flat;
 }
 

@@ -48,7 +48,7 @@ function decideOne(bytes: Buffer, now: number): Buffer {
   if (!parsed.ok || parsed.value.kind !== 'single') throw new Error('the call was not understood');
   const { message } = parsed.value;
   if (!classify(parsed.value, headers).ok) throw new Error('the headers were refused');
-  const trace = continueTrace(undefined, undefined, tracing);
+  const trace = continueTrace({}, tracing);
   const targets = targetsOf('bench', message.method, message.params, () => undefined);
   if (!targets.ok) throw new Error(targets.error);
   const target = targets.value[0]!;
@@ -59,7 +59,7 @@ function decideOne(bytes: Buffer, now: number): Buffer {
   const tokens = estimateTokens(range === undefined ? 0 : range.end - range.start);
   const reserved = reserve(spent, chargesOf(compiled, subject, target, call, tokens), now);
   if (!reserved.ok) throw new Error('the quota refused the call');
-  const spliced = spliceTrace(message, { traceparent: trace.inject!, tracestate: trace.traceState });
+  const spliced = spliceTrace(message, { traceparent: trace.inject, tracestate: trace.traceState });
   settle(spent, reserved.value, tokens * 2, now);
   return spliced;
 }

@@ -51,7 +51,7 @@ describe('a policy', () => {
     ['no version', { ...VALID, version: undefined }, /^version: /],
     ['a later version', { ...VALID, version: 2 }, /^version: /],
     ['an unknown key', { ...VALID, rulez: [] }, /^rulez: is not a known key/],
-    ['budgets, not yet', { ...VALID, budgets: [] }, /^budgets: is not a known key/],
+    ['budgets, not yet', { ...VALID, budgets: [] }, /^budgets: is not supported yet/],
     ['an unknown key of a rule', { ...VALID, rules: [{ ...rule, wen: 'true' }] }, /^rules\.0\.wen: is not a known key/],
     ['an unknown default', { ...VALID, default: 'maybe' }, /^default: /],
     ['an unknown mode', { ...VALID, mode: 'off' }, /^mode: /],
@@ -153,9 +153,20 @@ describe('a policy', () => {
   });
 
   it('says what has to be known for it', () => {
-    assert.deepEqual([policyOf(VALID).usesTokens, policyOf(VALID).usesAnnotations], [true, false]);
+    assert.deepEqual([policyOf(VALID).hidesTools, policyOf(VALID).usesAnnotations], [false, false]);
     const hints = { rules: [{ ...rule, when: 'tool.annotations.destructiveHint' }] };
-    assert.deepEqual([policyOf(hints).usesTokens, policyOf(hints).usesAnnotations], [false, true]);
+    assert.deepEqual([policyOf(hints).hidesTools, policyOf(hints).usesAnnotations], [true, true]);
+    const hiding = (more: object) =>
+      policyOf({ rules: [{ name: 'hide', deny: [{ tools: ['x'] }], ...more }] }).hidesTools;
+    assert.deepEqual(
+      [
+        hiding({}),
+        hiding({ when: 'agent.name == "a"' }),
+        hiding({ when: 'size(args.q) > 1' }),
+        hiding({ mode: 'audit' }),
+      ],
+      [true, true, false, false],
+    );
     const inQuota = { quotas: [{ ...quota, when: 'tool.annotations.destructiveHint' }] };
     assert.equal(policyOf(inQuota).usesAnnotations, true);
   });

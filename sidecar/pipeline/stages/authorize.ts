@@ -5,7 +5,6 @@
  * Waits for nothing, but where a condition looks at a tool's annotations and they are not known: then for the server's
  * list of tools.
  */
-
 import { type CompiledPolicy, decide, isVisible } from '../../../policies/decide.ts';
 import type { Call, Decision, Refused, Subject, Target } from '../../../policies/decision.ts';
 import { listedTarget, listKindOf, targetsOf } from '../../../policies/methods.ts';

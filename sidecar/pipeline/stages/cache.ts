@@ -42,12 +42,12 @@ export function cache(answers: AnswerCache): Stage<Permitted, Permitted> {
 
 /** Everything that may change the answer: for whom, under which policy, what was asked, and what the client can take. */
 function keyPartsOf(
-  { caller, policyVersion, protocolVersion }: Permitted,
+  { subject, policyVersion, protocolVersion }: Permitted,
   message: NonNullable<Permitted['message']>,
 ): string {
   const { _meta: _, ...params } = message.params ?? {};
   return JSON.stringify([
-    caller.agent,
+    subject,
     policyVersion,
     protocolVersion,
     message.method,

@@ -23,6 +23,7 @@ export function forward({ now }: ForwardPorts): Stage<Attempted, Answered> {
     // 2026-07-28: closing the response stream cancels the request. The 2025 eras say that it does not, so there only a
     // stream that carries nothing but the server's own messages ends with its reader.
     const signal = era === 'modern' || message === undefined ? abortWith(reply) : undefined;
+    if (signal?.aborted === true) return { kind: 'aborted', detail: 'the agent has gone before anything was sent' };
 
     const outgoing: Outgoing = {
       startedAt: now(),
@@ -52,19 +53,13 @@ export function forward({ now }: ForwardPorts): Stage<Attempted, Answered> {
 
     const answer = sent.value;
     outgoing.status = answer.status;
-    const refusal = refusalOf(answer);
-    if (answer.status === 502 || answer.status === 503 || answer.status === 504) exchange.attempt.failed(undefined);
-    else exchange.attempt.succeeded();
-    if (refusal !== undefined) {
-      answer.cancel();
-      outgoing.endedAt = now();
-      return refusal;
-    }
     exchange.answer = answer;
     running.passed(exchange, message);
     const leave = running.enter(exchange as Answered);
     try {
-      return await next(exchange as Answered);
+      const outcome = refusalOf(answer) ?? (await next(exchange as Answered));
+      tellBreaker(exchange, answer.status, outcome);
+      return outcome;
     } finally {
       leave?.();
       outgoing.endedAt = now();
@@ -72,6 +67,16 @@ export function forward({ now }: ForwardPorts): Stage<Attempted, Answered> {
     }
   };
 }
+
+/** An answer says that the server is well unless it is none, breaks off, or says itself that the server is not. */
+function tellBreaker({ attempt, reply }: Attempted, status: number, outcome: Outcome): void {
+  const isUnwell = status >= 502 && status <= 504;
+  if (isUnwell || (outcome !== undefined && UNWELL.has(outcome.kind))) attempt.failed(undefined);
+  // An agent that left half-way says nothing about the server.
+  else if (!reply.gone) attempt.succeeded();
+}
+
+const UNWELL: ReadonlySet<Reason['kind']> = new Set(['upstreamGarbage', 'upstreamTimeout', 'unavailable']);
 
 function abortWith(reply: Reply): AbortSignal {
   const abort = new AbortController();
@@ -81,8 +86,8 @@ function abortWith(reply: Reply): AbortSignal {
 
 /** Responses of the agent (to sampling, elicitation, roots) carry no `params`, so no trace context either. */
 function bodyOf(message: NonNullable<Attempted['message']>, trace: Attempted['trace']): Buffer {
-  if (message.kind === 'response' || trace.inject === undefined) return message.bytes;
-  return spliceTrace(message, { traceparent: trace.inject, tracestate: trace.traceState });
+  if (message.kind === 'response') return message.bytes;
+  return spliceTrace(message, { traceparent: trace.inject, tracestate: trace.traceState, baggage: trace.baggage });
 }
 
 /** Answers that must not reach the agent whatever their body says. */

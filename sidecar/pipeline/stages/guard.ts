@@ -34,7 +34,10 @@ export function guard(ports: GuardPorts): Stage<Exchange, Routed> {
     const query = url.indexOf('?');
     const pathname = query === -1 ? url : url.slice(0, query);
     if (ports.resourceMetadata !== undefined && pathname.startsWith(METADATA_PATH) && request.method === 'GET') {
-      const body = ports.resourceMetadata(request, pathname.slice(METADATA_PATH.length));
+      const resourcePath = pathname.slice(METADATA_PATH.length);
+      if (resourcePath !== '' && typeof ports.routeOf(resourcePath) === 'string')
+        return { kind: 'pathUnknown', detail: 'No such resource' };
+      const body = ports.resourceMetadata(request, resourcePath);
       exchange.reply.head(200, {
         'content-type': 'application/json',
         'content-length': String(Buffer.byteLength(body)),

@@ -12,7 +12,7 @@ import { UpstreamBroken, type UpstreamResponse } from '../../upstream/upstream.t
 import type { Outcome, Stage } from '../compose.ts';
 import type { Answered } from '../exchange.ts';
 import type { ListFilter } from '../permit.ts';
-import { type Reason, toWire } from '../reason.ts';
+import { describeReason, type Reason, toWire, type Wire } from '../reason.ts';
 import type { Sessions } from '../sessions.ts';
 import { reasonOf } from './forward.ts';
 import { estimateTokens } from './quota.ts';
@@ -72,6 +72,8 @@ async function relayJson(exchange: Answered, ports: InspectPorts): Promise<Outco
     if (read === undefined) return { kind: 'upstreamGarbage', detail: 'the answer is not a JSON-RPC message' };
     if (read.id !== exchange.message!.id)
       return { kind: 'upstreamGarbage', detail: 'the answer carries the id of another request' };
+    const absent = findAbsent(exchange, ports.catalog, read);
+    if (absent !== undefined) return absent;
     const bytes = inspectMessage(exchange, ports, read, head.bytes);
     if (reply.gone) return undefined;
     reply.head(200, { ...replyHeaders(exchange, ports), 'content-length': String(bytes.length) });
@@ -115,7 +117,11 @@ async function relayStream(exchange: Answered, ports: InspectPorts): Promise<Out
   // The agent of a 2025 era may be gone and its request left to run: read on, write nothing.
   const write = (bytes: Buffer) => (reply.gone ? undefined : reply.write(bytes));
 
-  reply.head(200, { 'cache-control': 'no-cache', 'x-accel-buffering': 'no', ...replyHeaders(exchange, ports) });
+  const open = () =>
+    reply.head(200, { 'cache-control': 'no-cache', 'x-accel-buffering': 'no', ...replyHeaders(exchange, ports) });
+  // While the first message may still say that there is no such tool, the head waits for it.
+  let held: Buffer[] | undefined = mayBeAbsent(exchange, ports.catalog) ? [] : undefined;
+  if (held === undefined) open();
   let broken: Reason | undefined;
   try {
     for await (const chunk of answer.body) {
@@ -127,8 +133,20 @@ async function relayStream(exchange: Answered, ports: InspectPorts): Promise<Out
         };
         break;
       }
+      // A stream may go on for hours: its first event is answer enough for the breaker.
+      if (frames.value.length > 0) exchange.attempt.succeeded();
       for (const frame of frames.value) {
-        const waiting = write(inspectFrame(exchange, ports, frame, state));
+        let bytes = inspectFrame(exchange, ports, frame, state);
+        if (held !== undefined) {
+          const absent = absentIn(exchange, ports.catalog, frame);
+          if (absent !== undefined) return absent;
+          held.push(bytes);
+          if (isEmpty(frame)) continue;
+          bytes = Buffer.concat(held);
+          held = undefined;
+          open();
+        }
+        const waiting = write(bytes);
         if (waiting !== undefined) await waiting;
       }
     }
@@ -139,28 +157,37 @@ async function relayStream(exchange: Answered, ports: InspectPorts): Promise<Out
     stopListening?.();
   }
 
-  if (message?.id !== undefined && !state.answered && !reply.gone) {
-    if (drained) {
-      await write(encodeEvent({ event: 'message', data: gracefulEnd(message.id) }));
-    } else if (!state.resumable) {
-      // A stream with event ids is taken up again by `Last-Event-ID`; any other has lost its answer, and the agent must hear it.
-      const reason = broken ?? { kind: 'upstreamGarbage', detail: 'the stream ended without an answer' };
-      const errorId = ports.newErrorId();
-      const wire = toWire(reason, { errorId, era: exchange.era, method: message.method });
-      exchange.reason = {
-        text: `${reason.kind}: ${'detail' in reason ? reason.detail : ''}`,
-        rule: undefined,
-        kind: reason.kind,
-        errorId,
-      };
-      exchange.rpcCode = wire.error.code;
+  if (held !== undefined) {
+    open();
+    await write(Buffer.concat(held));
+  }
+  const isLost = message?.id !== undefined && !state.answered && !drained;
+  const reason: Reason | undefined =
+    broken ??
+    (isLost && !state.resumable
+      ? { kind: 'upstreamGarbage', detail: 'the stream ended without an answer' }
+      : undefined);
+  const wire = reason === undefined || reason.kind === 'aborted' ? undefined : noteBroken(exchange, ports, reason);
+  if (!reply.gone && message?.id !== undefined && !state.answered) {
+    if (drained) await write(encodeEvent({ event: 'message', data: gracefulEnd(message.id) }));
+    // A stream with event ids is taken up again by `Last-Event-ID`; any other has lost its answer, and the agent must hear it.
+    else if (!state.resumable && wire !== undefined)
       await write(
         encodeEvent({ event: 'message', data: JSON.stringify({ jsonrpc: '2.0', id: message.id, error: wire.error }) }),
       );
-    }
   }
   reply.end();
   return undefined;
+}
+
+/** A stream whose head is out is past `rescue`: what became of it is noted here. */
+function noteBroken(exchange: Answered, ports: InspectPorts, reason: Reason): Wire {
+  const errorId = ports.newErrorId();
+  const wire = toWire(reason, { errorId, era: exchange.era, method: exchange.message?.method });
+  exchange.attempt.failed(undefined);
+  exchange.reason = { text: describeReason(reason), rule: undefined, kind: reason.kind, errorId };
+  exchange.rpcCode = wire.error.code;
+  return wire;
 }
 
 interface StreamState {
@@ -175,9 +202,8 @@ const NOTHING = Buffer.alloc(0);
 /** The bytes of an event to pass on: as they came, filtered, or none. */
 function inspectFrame(exchange: Answered, ports: InspectPorts, frame: Frame, state: StreamState): Buffer {
   if (frame.id !== undefined) state.resumable = true;
-  // Comments, and the priming event of 2025-11-25, carry no message.
-  if (frame.data === undefined || frame.data === '') return frame.bytes;
-  const elements = readMessages(frame.data);
+  if (isEmpty(frame)) return frame.bytes;
+  const elements = readMessages(frame.data!);
   // What cannot be read cannot be judged, and a list might be in it.
   if (elements === undefined) return NOTHING;
 
@@ -194,12 +220,45 @@ function inspectFrame(exchange: Answered, ports: InspectPorts, frame: Frame, sta
     return after.toString();
   });
   if (!changed) return frame.bytes;
-  const data = frame.data.trimStart().startsWith('[') ? `[${texts.join(',')}]` : texts[0]!;
+  const data = frame.data!.trimStart().startsWith('[') ? `[${texts.join(',')}]` : texts[0]!;
   return encodeEvent({
     ...(frame.id === undefined ? undefined : { id: frame.id }),
     ...(frame.event === undefined ? undefined : { event: frame.event }),
     data,
   });
+}
+
+/** Comments, and the priming event of 2025-11-25, carry no message. */
+function isEmpty({ data }: Frame): boolean {
+  return data === undefined || data === '';
+}
+
+/**
+ * Where policy hides tools, a name that the server has never listed may not exist at all, and the server's own words
+ * for that would tell it from a hidden one.
+ */
+function mayBeAbsent({ message, policy, route }: Answered, catalog: Catalog): boolean {
+  if (message?.method !== 'tools/call' || !policy.hidesTools || policy.audit) return false;
+  return !catalog.knows(route.server, String(message.params?.name));
+}
+
+/** The refusal that a hidden tool would have had, when the server says that it has no such tool. */
+function findAbsent(exchange: Answered, catalog: Catalog, read: JsonObject): Reason | undefined {
+  if (!mayBeAbsent(exchange, catalog)) return undefined;
+  const name = String(exchange.message!.params?.name);
+  const code = (read.error as { code?: unknown } | undefined)?.code;
+  const { isError, content } = (read.result ?? {}) as { isError?: unknown; content?: readonly { text?: unknown }[] };
+  const says = isError === true && Array.isArray(content) && content.length === 1 ? String(content[0]?.text) : '';
+  const isAbsent = code === -32602 || code === -32601 || (says.includes(name) && SAYS_ABSENT.test(says));
+  if (!isAbsent) return undefined;
+  return { kind: 'hidden', what: 'tool', name, rule: undefined, detail: 'the server says that it has no such tool' };
+}
+
+const SAYS_ABSENT = /unknown|not found|no such|does not exist/i;
+
+function absentIn(exchange: Answered, catalog: Catalog, frame: Frame): Reason | undefined {
+  const [read] = isEmpty(frame) ? [] : (readMessages(frame.data!) ?? []);
+  return read !== undefined && read.id === exchange.message?.id ? findAbsent(exchange, catalog, read) : undefined;
 }
 
 /** One message of the server: filters its lists, and notes what the observers and the quota want to know. */

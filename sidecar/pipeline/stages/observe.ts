@@ -66,6 +66,7 @@ function summarize(exchange: Exchange, ports: ObservePorts): FinishedExchange {
     argumentsJson: ports.argumentsJson(exchange),
     decision: verdictOf(exchange),
     rule: reason?.rule ?? (decision?.effect === 'allow' ? (decision.wouldBe?.rule ?? decision.rule) : decision?.rule),
+    reasonKind: reason?.kind,
     reason: reason?.text ?? (decision?.effect === 'allow' ? decision.wouldBe?.reason : undefined),
     httpStatus: exchange.reply.gone && !exchange.reply.started ? 499 : exchange.reply.status,
     rpcCode: exchange.rpcCode,

@@ -5,11 +5,13 @@
  * The session id is opened here rather than in `route`, since policy and audit want to know it too.
  */
 import { randomFillSync } from 'node:crypto';
+import type { IncomingHttpHeaders } from 'node:http';
 import { err, ok, type Result } from '../../../policies/result.ts';
 import { classify } from '../../protocol/ladder.ts';
-import type { MalformedReason, Message } from '../../protocol/message.ts';
+import type { JsonObject, MalformedReason, Message } from '../../protocol/message.ts';
 import { parseBody } from '../../protocol/parse.ts';
 import {
+  boundBaggage,
   boundTracestate,
   formatTraceparent,
   makeSpanId,
@@ -40,11 +42,7 @@ export function parse(ports: ParsePorts): Stage<Identified, Parsed> {
     if (request.method !== 'POST') {
       exchange.era = 'legacy';
       exchange.protocolVersion = headerOf(request.headers['mcp-protocol-version']);
-      exchange.trace = continueTrace(
-        headerOf(request.headers.traceparent),
-        headerOf(request.headers.tracestate),
-        ports.tracing,
-      );
+      exchange.trace = continueTrace(headerContext(request.headers), ports.tracing);
       return openSession(exchange, sessions) ?? next(exchange as Parsed);
     }
 
@@ -74,12 +72,12 @@ export function parse(ports: ParsePorts): Stage<Identified, Parsed> {
     exchange.protocolVersion = classified.value.protocolVersion;
 
     // SEP-414: what `_meta` says beats the HTTP header.
-    const traceOf = (message: Message | undefined): Trace =>
-      continueTrace(
-        textOf(message?.meta?.traceparent) ?? headerOf(request.headers.traceparent),
-        textOf(message?.meta?.tracestate) ?? headerOf(request.headers.tracestate),
-        ports.tracing,
-      );
+    const traceOf = (message: Message | undefined): Trace => {
+      const meta = message?.meta;
+      const arrived = meta?.traceparent === undefined ? headerContext(request.headers) : metaContext(meta);
+      const baggage = meta?.baggage === undefined ? headerOf(request.headers.baggage) : undefined;
+      return continueTrace({ ...arrived, baggage }, ports.tracing);
+    };
     exchange.trace = traceOf(exchange.message);
 
     const unknown = openSession(exchange, sessions);
@@ -135,8 +133,7 @@ function randomBytes(count: number): Buffer {
  * as it is, since spans that nobody records would only tear it.
  */
 export function continueTrace(
-  traceparent: string | undefined,
-  tracestate: string | undefined,
+  { traceparent, tracestate, baggage }: ArrivedContext,
   tracing: ParsePorts['tracing'],
 ): Trace {
   const parent = traceparent === undefined ? undefined : parseTraceparent(traceparent);
@@ -154,7 +151,23 @@ export function continueTrace(
       parent !== undefined && !tracing.enabled
         ? formatTraceparent({ traceId, spanId: parent.spanId, sampled: parent.sampled })
         : formatTraceparent({ traceId, spanId: clientSpanId, sampled }),
+    baggage: boundBaggage(baggage),
   };
+}
+
+/** What an agent sent of its trace context. `tracestate` belongs to the `traceparent` that came with it. */
+interface ArrivedContext {
+  readonly traceparent?: string | undefined;
+  readonly tracestate?: string | undefined;
+  readonly baggage?: string | undefined;
+}
+
+function headerContext(headers: IncomingHttpHeaders): ArrivedContext {
+  return { traceparent: headerOf(headers.traceparent), tracestate: headerOf(headers.tracestate) };
+}
+
+function metaContext(meta: JsonObject): ArrivedContext {
+  return { traceparent: textOf(meta.traceparent), tracestate: textOf(meta.tracestate) };
 }
 
 /** As OpenTelemetry's TraceIdRatioBased sampler: by the trace id, so that every hop decides alike. */
@@ -169,15 +182,19 @@ function idIn(body: Buffer, reason: MalformedReason): string | number | undefine
   return typeof id === 'string' || (typeof id === 'number' && Number.isSafeInteger(id)) ? id : undefined;
 }
 
-/** The id in a body that was not read because the exchange was refused by its head. Small bodies only. */
+/** The id in a body that was not read because the exchange was refused by its head. Only a small body that is here already. */
 export async function recoverId(exchange: Exchange): Promise<string | number | undefined> {
   if (exchange.request.method !== 'POST' || exchange.request.readableEnded || exchange.request.destroyed)
     return undefined;
-  const message = await readSmallMessage(exchange);
-  return message.ok ? message.value.id : undefined;
+  const patience = AbortSignal.timeout(RECOVER_MS);
+  const late = new Promise<undefined>((resolve) => patience.addEventListener('abort', () => resolve(undefined)));
+  const message = await Promise.race([readSmallMessage(exchange), late]);
+  return message?.ok ? message.value.id : undefined;
 }
 
 const RECOVER_BYTES_MAX = 64 * 1024;
+/** A stranger, and whoever calls while the sidecar is full, must not hold it by sending slowly. */
+const RECOVER_MS = 100;
 
 async function readSmallMessage({ request }: Exchange): Promise<Result<Message, undefined>> {
   const body = await readBody(request, RECOVER_BYTES_MAX);

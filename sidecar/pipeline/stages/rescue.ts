@@ -6,7 +6,7 @@ import type { JsonObject } from '../../protocol/message.ts';
 import type { Log } from '../../telemetry/log.ts';
 import type { Outcome, Stage } from '../compose.ts';
 import type { Exchange } from '../exchange.ts';
-import { type Reason, toWire, type Wire } from '../reason.ts';
+import { describeReason, type Reason, toWire, type Wire } from '../reason.ts';
 
 export interface RescuePorts {
   readonly log: Log;
@@ -30,7 +30,7 @@ export function rescue(ports: RescuePorts): Stage<Exchange, Exchange> {
     if (reason === undefined) return undefined;
 
     const errorId = ports.newErrorId();
-    exchange.reason = { text: textOf(reason), rule: ruleOf(reason), kind: reason.kind, errorId };
+    exchange.reason = { text: describeReason(reason), rule: ruleOf(reason), kind: reason.kind, errorId };
     const { reply } = exchange;
     if (reply.started) {
       // A head is out already: a cut connection is the only honest way to say that the answer is not whole.
@@ -90,29 +90,5 @@ function ruleOf(reason: Reason): string | undefined {
       return reason.quota;
     default:
       return undefined;
-  }
-}
-
-/** The whole reason in one line, for the audit. */
-function textOf(reason: Reason): string {
-  switch (reason.kind) {
-    case 'hostNotAllowed':
-    case 'originNotAllowed':
-    case 'unsupportedMediaType':
-      return `${reason.kind}: ${reason.value}`;
-    case 'methodNotAllowed':
-      return `${reason.kind}: only ${reason.allow}`;
-    case 'malformed':
-      return `malformed: ${JSON.stringify(reason.reason)}`;
-    case 'quota':
-      return `quota: ${reason.quota} is spent for ${Math.ceil(reason.retryAfterMs)} ms`;
-    case 'upstreamTimeout':
-      return `upstreamTimeout: ${reason.phase} after ${reason.afterMs} ms`;
-    case 'unavailable':
-      return `${reason.why}: ${reason.detail}`;
-    case 'upstreamRefused':
-      return `upstreamRefused: ${reason.status} ${reason.detail}`;
-    default:
-      return `${reason.kind}: ${reason.detail}`;
   }
 }

@@ -8,6 +8,7 @@ import {
   type BreakerState,
   initialBreaker,
   recordFailure,
+  recordNothing,
   recordSuccess,
   tryPass,
 } from '../../upstream/breaker.ts';
@@ -47,15 +48,22 @@ export function route(ports: RoutePorts): Stage<Permitted, Attempted> {
         };
 
       let failure: UpstreamFailure | undefined;
+      let isTold = false;
+      const tell = (record: (state: BreakerState) => BreakerState) => {
+        if (isTold) return;
+        isTold = true;
+        breakers.set(server, record(breakers.get(server) ?? initialBreaker));
+      };
       const attempt: Attempt = {
-        succeeded: () => breakers.set(server, recordSuccess(breakers.get(server) ?? initialBreaker)),
+        succeeded: () => tell(recordSuccess),
         failed: (cause) => {
           failure = cause;
-          breakers.set(server, recordFailure(breakers.get(server) ?? initialBreaker, now(), ports.breaker));
+          tell((state) => recordFailure(state, now(), ports.breaker));
         },
       };
       exchange.attempt = attempt;
       const outcome = await next(exchange as Attempted);
+      tell((state) => recordNothing(state, now()));
       if (outcome === undefined || exchange.reply.started || exchange.reply.gone) return outcome;
 
       if (outcome.kind === 'upstreamUnauthorized') {
