@@ -10,7 +10,7 @@ import type { CompiledPolicy } from '../../policies/compile.ts';
 import { err, ok, type Result } from '../../policies/result.ts';
 import { type Environment, loadPolicy, type PolicySource, policyPath } from './policy-source.ts';
 import { type DocumentProblem, type Problem, problemsOfIssues } from './problem.ts';
-import { type Config, findConflicts, type IdentifyConfig, sidecarYaml } from './schema.ts';
+import { type Config, findConflicts, type IdentifyConfig, KEYS_OF_LATER, sidecarYaml } from './schema.ts';
 import type { YamlDocument } from './yaml-document.ts';
 
 export interface Loaded {
@@ -79,7 +79,7 @@ function judge(document: YamlDocument, folder: string): Judged {
   const parsed = schema.safeParse(document.value);
   const listening = schema.pick({ listen: true, identify: true }).strip().safeParse(document.value);
   const problems = [
-    ...(parsed.success ? [] : problemsOfIssues(parsed.error.issues, document.value, schema)),
+    ...(parsed.success ? [] : problemsOfIssues(parsed.error.issues, document.value, schema, KEYS_OF_LATER)),
     ...(listening.success ? findConflicts(listening.data) : []),
   ];
   if (parsed.success) return { config: freeze(parsed.data), problems, usable: parsed.data };

@@ -54,14 +54,19 @@ export function showPath(path: readonly (string | number)[]): string {
   );
 }
 
-/** Turns what zod found in `document` into sentences; an unknown key names the nearest known one. */
+/**
+ * Turns what zod found in `document` into sentences; an unknown key names the nearest known one.
+ *
+ * @param later Keys that a coming version will know. Default: none.
+ */
 export function problemsOfIssues(
   issues: readonly z.core.$ZodIssue[],
   document: unknown,
   schema: z.ZodType,
+  later: ReadonlySet<string> = new Set(),
 ): DocumentProblem[] {
   const jsonSchema = z.toJSONSchema(schema, { io: 'input' });
-  return issues.flatMap((issue) => problemsOfIssue(issue, [], document, jsonSchema));
+  return issues.flatMap((issue) => problemsOfIssue(issue, [], document, jsonSchema, later));
 }
 
 function problemsOfIssue(
@@ -69,12 +74,17 @@ function problemsOfIssue(
   prefix: readonly (string | number)[],
   document: unknown,
   jsonSchema: z.core.JSONSchema.BaseSchema,
+  later: ReadonlySet<string>,
 ): DocumentProblem[] {
   const path = [...prefix, ...(issue.path as (string | number)[])];
   switch (issue.code) {
     case 'unrecognized_keys': {
       const known = [...knownKeys(jsonSchema, path, jsonSchema)];
-      return issue.keys.map((key) => ({ path: [...path, key], at: 'key', message: unknownKey(key, known) }));
+      return issue.keys.map((key) => ({
+        path: [...path, key],
+        at: 'key',
+        message: later.has(key) ? 'is not supported yet' : unknownKey(key, known),
+      }));
     }
     case 'invalid_key':
       return [{ path, at: 'key', message: issue.issues[0]?.message ?? 'is not a valid key' }];
@@ -82,7 +92,7 @@ function problemsOfIssue(
       if (issue.message !== 'Invalid input') break;
       const branch = likeliestBranch(issue.errors, path, document);
       if (branch.length === 0) break;
-      return branch.flatMap((inner) => problemsOfIssue(inner, path, document, jsonSchema));
+      return branch.flatMap((inner) => problemsOfIssue(inner, path, document, jsonSchema, later));
     }
     case 'invalid_type':
       if (valueAt(document, path) === undefined && issue.message.startsWith('Invalid input'))

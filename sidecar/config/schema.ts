@@ -45,6 +45,9 @@ export const INHERITED_VARIABLES: readonly string[] = [
   'TMP',
 ];
 
+/** Keys of a coming version: refused like any unknown key, with a word that nobody has mistyped. */
+export const KEYS_OF_LATER: ReadonlySet<string> = new Set(['endpoints', 'balance', 'health']);
+
 export const DEFAULT_MCP_ADDRESSES = ['127.0.0.1:4180', '[::1]:4180'];
 export const DEFAULT_ADMIN_ADDRESS = '127.0.0.1:4181';
 
@@ -53,6 +56,8 @@ const NO_POLICY = `is missing, and without a policy nothing may be allowed. Writ
       default: deny
       rules: [ { name: reading, allow: [ { server: "*", tools: ["list_*", "get_*", "read_*"] } ] } ]
     or start with policy: library/observe, which allows everything and records what happens`;
+
+const POLICY_BY_URL = 'is a URL, which is not supported yet: name a file or a folder';
 
 const SECRET = 'must be { file: path } or { env: NAME }: a secret is never written here itself';
 
@@ -241,7 +246,13 @@ export function sidecarYaml(folder: string) {
         agents: z.record(agentName, secret),
       }),
     ],
-    { error: ({ code }) => typed(code, 'uid, socket, apiKey') },
+    {
+      error: ({ code, input }) => {
+        const { type } = Object(input) as { type?: unknown };
+        const isLater = type === 'jwt' || type === 'introspection';
+        return isLater ? `${type} is not supported yet: use uid, socket or apiKey` : typed(code, 'uid, socket, apiKey');
+      },
+    },
   );
 
   const auth = z.discriminatedUnion(
@@ -366,6 +377,7 @@ export function sidecarYaml(folder: string) {
   const server = z.union([httpServer, stdioServer], {
     error: ({ input }) => {
       if (typeof input !== 'object' || input === null) return 'must be { url: … } or { command: [ … ] }';
+      if ('endpoints' in input) return 'endpoints is not supported yet: name one url';
       if (!('url' in input) && !('command' in input)) return 'needs a url (Streamable HTTP) or a command (stdio)';
       return undefined;
     },
@@ -390,10 +402,19 @@ export function sidecarYaml(folder: string) {
       .refine((servers) => Object.keys(servers).length > 0, 'must name at least one MCP server')
       .refine((servers) => Object.keys(servers).length <= 256, 'must not name more than 256 servers'),
     policy: z
-      .union([z.string().min(1), z.record(z.string(), z.unknown())], {
-        error: ({ input }) =>
-          input === undefined || input === null ? NO_POLICY : 'must be a path, library/<name>, or the policy itself',
-      })
+      .union(
+        [
+          z
+            .string()
+            .min(1)
+            .refine((text) => !/^[a-z]{2,}:\/\//i.test(text), POLICY_BY_URL),
+          z.record(z.string(), z.unknown()),
+        ],
+        {
+          error: ({ input }) =>
+            input === undefined || input === null ? NO_POLICY : 'must be a path, library/<name>, or the policy itself',
+        },
+      )
       .describe('A file, a folder of *.yaml, library/<name>, or the policy itself.'),
     telemetry: z
       .strictObject({
@@ -460,7 +481,12 @@ export function sidecarYaml(folder: string) {
         grace: duration('0s', '1h', '20s', 'How long requests under way may take to finish after SIGTERM.'),
       })
       .prefault({}),
-    quotaStore: z.literal('memory', { error: 'must be memory' }).default('memory'),
+    quotaStore: z
+      .literal('memory', {
+        error: ({ input }) =>
+          Object.hasOwn(Object(input), 'redis') ? 'redis is not supported yet: must be memory' : 'must be memory',
+      })
+      .default('memory'),
     log: z.strictObject({ level: z.enum(['debug', 'info', 'warn', 'error']).default('info') }).prefault({}),
   });
 }

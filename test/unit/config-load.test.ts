@@ -21,6 +21,7 @@ mkdirSync(join(folder, 'work'));
 /** The smallest whole file; each case below changes one thing. */
 const SERVER = 'servers: { a: { url: "https://a.example/mcp" } }\n';
 const WHOLE = `policy: ./policy.yaml\n${SERVER}`;
+const BY_URL = 'is a URL, which is not supported yet: name a file or a folder';
 const ENVIRONMENT = { TOKEN: 'hunter2', BLANK: '' };
 
 async function load(text: string | Uint8Array, environment: Record<string, string> = ENVIRONMENT) {
@@ -255,7 +256,7 @@ const BAD: [what: string, text: string, ...problems: string[]][] = [
   [
     'an unknown way to identify',
     `${WHOLE}identify: [ { type: jwt } ]\n`,
-    'sidecar.yaml:3:21  identify[0].type: must be one of uid, socket, apiKey',
+    'sidecar.yaml:3:21  identify[0].type: jwt is not supported yet: use uid, socket or apiKey',
   ],
   [
     'a name for a user id',
@@ -265,7 +266,25 @@ const BAD: [what: string, text: string, ...problems: string[]][] = [
   [
     'a quota store of the future',
     `${WHOLE}quotaStore: { redis: x }\n`,
-    'sidecar.yaml:3:13  quotaStore: must be memory',
+    'sidecar.yaml:3:13  quotaStore: redis is not supported yet: must be memory',
+  ],
+  ['a policy by URL', `policy: https://x.example/p\n${SERVER}`, `sidecar.yaml:1:9  policy: ${BY_URL}`],
+  [
+    'what comes later',
+    `policy: { version: 1, budgets: [], prices: [], virtualServers: {} }
+health: {}
+identify: [ { type: introspection } ]
+servers:
+  a: { endpoints: [] }
+  b: { url: "https://b.example", balance: weighted }
+`,
+    'sidecar.yaml:2:1  health: is not supported yet',
+    'sidecar.yaml:3:21  identify[0].type: introspection is not supported yet: use uid, socket or apiKey',
+    'sidecar.yaml:5:6  servers.a: endpoints is not supported yet: name one url',
+    'sidecar.yaml:6:34  servers.b.balance: is not supported yet',
+    'sidecar.yaml:1:32  policy.budgets: is not supported yet',
+    'sidecar.yaml:1:44  policy.prices: is not supported yet',
+    'sidecar.yaml:1:64  policy.virtualServers: is not supported yet',
   ],
   ['a missing policy file', `policy: ./nope.yaml\n${SERVER}`, 'nope.yaml  does not exist'],
   [
