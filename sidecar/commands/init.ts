@@ -35,27 +35,48 @@ export interface InitOptions {
   readonly from?: string;
 }
 
-export async function init(options: InitOptions): Promise<number> {
-  const done = await writeStart(options, process.cwd(), process.env);
-  process.stderr.write(`${done.ok ? done.value : done.error}\n`);
-  return done.ok ? 0 : 1;
+/** What was written, and one sentence for each thing that the person should know. */
+export interface InitReport {
+  readonly files: readonly string[];
+  readonly notes: readonly string[];
+  /** For people: all of it, and what to do next. */
+  readonly text: string;
 }
 
-/** Writes the files into `folder`, and resolves to what to tell the person. */
+/** `exists`: files are there already. `wrong`: what to start from cannot be used, or the folder cannot be written. */
+export interface InitFailure {
+  readonly kind: 'exists' | 'wrong';
+  readonly message: string;
+}
+
+export async function init({ json, ...options }: InitOptions & { readonly json: boolean }): Promise<number> {
+  const done = await writeStart(options, process.cwd(), process.env);
+  if (json) {
+    const { text: _, ...data } = done.ok
+      ? done.value
+      : { text: '', problems: [{ path: '', message: done.error.message }] };
+    process.stdout.write(`${JSON.stringify({ ok: done.ok, ...data }, undefined, 2)}\n`);
+  } else process.stderr.write(`${done.ok ? done.value.text : done.error.message}\n`);
+  if (done.ok) return 0;
+  return done.error.kind === 'exists' ? 1 : 2;
+}
+
+/** Writes the files into `folder`. */
 export async function writeStart(
   { from }: InitOptions,
   folder: string,
   environment: Environment,
-): Promise<Result<string, string>> {
+): Promise<Result<InitReport, InitFailure>> {
   const existing = WRITTEN.filter((name) => existsSync(join(folder, name)));
   if (existing.length > 0)
-    return err(
-      `${existing.join(' and ')} ${existing.length > 1 ? 'are' : 'is'} there already, and nothing was written. sidecar check explains it.`,
-    );
+    return err({
+      kind: 'exists',
+      message: `${existing.join(' and ')} ${existing.length > 1 ? 'are' : 'is'} there already, and nothing was written. sidecar check explains it.`,
+    });
 
   const source = from === undefined ? findMcpJson(folder) : resolve(folder, from);
   const imported = source === undefined ? ok(EXAMPLE) : await importFrom(source, environment);
-  if (!imported.ok) return imported;
+  if (!imported.ok) return err({ kind: 'wrong', message: imported.error });
 
   const schemas = await Promise.all([jsonSchema({ policy: false }), jsonSchema({ policy: true })]);
   try {
@@ -69,7 +90,9 @@ export async function writeStart(
         `${JSON.stringify(schemas[index], undefined, 2)}\n`,
       );
   } catch (error) {
-    return err(`${folder} cannot be written (${(error as NodeJS.ErrnoException).code})`);
+    const { code, path } = error as NodeJS.ErrnoException;
+    if (code === 'EEXIST') return err({ kind: 'exists', message: `${path} is there already: somebody was faster` });
+    return err({ kind: 'wrong', message: `${folder} cannot be written (${code})` });
   }
   return ok(report(imported.value, source));
 }
@@ -102,7 +125,7 @@ function writable({ servers }: Imported): Imported['servers'] {
   return servers.filter(({ notWritable }) => notWritable === undefined);
 }
 
-function report(imported: Imported, source: string | undefined): string {
+function report(imported: Imported, source: string | undefined): InitReport {
   const names = new Set(writable(imported).map(({ name }) => name));
   const file = source === undefined ? '' : basename(source);
   const moved = imported.references
@@ -112,12 +135,13 @@ function report(imported: Imported, source: string | undefined): string {
         ? `server ${server}: ${place} held a secret: it is { env: ${variable} } now. Set ${variable} to that value, and delete it from ${file}.`
         : `server ${server}: ${place} is { env: ${variable} } now.`,
     );
-  return [
+  const notes = [...complaints(imported), ...moved];
+  const text = [
     `wrote ${WRITTEN.join(', ')}${source === undefined ? '' : ` from ${file}`} (and ${SCHEMA_FOLDER}/ for your editor)`,
-    ...complaints(imported),
-    ...moved,
+    ...notes,
     'next: sidecar check, then sidecar',
   ].join('\n');
+  return { files: WRITTEN, notes, text };
 }
 
 function sidecarText(imported: Imported, source: string | undefined): string {

@@ -35,6 +35,7 @@ export async function runProgram(args: readonly string[]): Promise<number> {
     .command('init')
     .description('write a commented sidecar.yaml and policy.yaml, from .mcp.json where there is one')
     .option('--from <file>', 'the .mcp.json or mcp.json to start from')
+    .addOption(json())
     .action(async (options) => set(await (await import('./init.ts')).init(options)));
 
   program
@@ -49,6 +50,7 @@ export async function runProgram(args: readonly string[]): Promise<number> {
     .command('schema')
     .description('print the JSON Schema of sidecar.yaml')
     .option('--policy', 'of policy.yaml instead', false)
+    .addOption(new Option('--json', 'print data as JSON (it always is)'))
     .action(async (options) => set(await (await import('./schema.ts')).schema(options)));
 
   try {

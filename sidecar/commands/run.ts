@@ -59,21 +59,11 @@ function untilTold(): Promise<void> {
 }
 
 /** What a person wants to know at this moment: where, how to use it, what is allowed, where it is recorded. */
-function greeting(loaded: Loaded, mcp: readonly string[], admin: string): string {
+export function greeting(loaded: Loaded, mcp: readonly string[], admin: string): string {
   const { servers, agents, rules, policy, warnings } = explain(loaded);
-  const endpoint = mcp[0]!;
-  const base = endpoint.replace(/\/mcp$/, '');
-  const single = servers.length === 1;
-  const urls = single ? [endpoint] : servers.map(({ name }) => `${base}/servers/${name}/mcp`);
-  const entries = single
-    ? [[`sidecar`, { type: 'http', url: endpoint }] as const]
-    : servers.map(({ name }, index) => [name, { type: 'http', url: urls[index] }] as const);
   const lines = [
     '',
-    ...urls.map((url, index) => `${index === 0 ? 'endpoint ' : '         '}${url}`),
-    '',
-    'paste into an MCP client:',
-    `  ${JSON.stringify({ mcpServers: Object.fromEntries(entries) })}`,
+    ...howToConnect(servers, mcp),
     '',
     `policy   ${policy.file}, mode ${policy.mode}${policy.mode === 'audit' ? ': EVERYTHING IS LET THROUGH, and what enforcing would refuse is recorded' : ''}`,
     ...agents.map(({ name, may }) => `         ${name}: ${may.join(' | ') || 'no role; only what the rules say'}`),
@@ -91,4 +81,32 @@ function greeting(loaded: Loaded, mcp: readonly string[], admin: string): string
     '',
   ];
   return `${lines.join('\n')}\n`;
+}
+
+function howToConnect(servers: readonly { readonly name: string }[], mcp: readonly string[]): string[] {
+  const web = mcp.find((url) => /^https?:/.test(url));
+  const paths = servers.map(({ name }) => (servers.length === 1 ? '/mcp' : `/servers/${name}/mcp`));
+  const showAll = (urls: readonly string[]) =>
+    urls.map((url, index) => `${index === 0 ? 'endpoint ' : '         '}${url}`);
+  if (web === undefined) {
+    const socket = mcp[0]!.replace(/^unix:/, '');
+    return [
+      ...showAll(mcp),
+      '',
+      'HTTP over this socket, for example:',
+      ...paths.map((path) => `  curl --unix-socket ${socket} http://localhost${path}`),
+      'a client that takes only a URL needs an address as well (listen.mcp: 127.0.0.1:4180)',
+    ];
+  }
+  const urls = paths.map((path) => web.replace(/\/mcp$/, path));
+  const entries = servers.map(({ name }, index) => [
+    servers.length === 1 ? 'sidecar' : name,
+    { type: 'http', url: urls[index] },
+  ]);
+  return [
+    ...showAll(urls),
+    '',
+    'paste into an MCP client:',
+    `  ${JSON.stringify({ mcpServers: Object.fromEntries(entries) })}`,
+  ];
 }

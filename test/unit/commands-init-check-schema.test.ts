@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { explain } from '../../sidecar/commands/check.ts';
 import { writeStart } from '../../sidecar/commands/init.ts';
+import { greeting } from '../../sidecar/commands/run.ts';
 import { jsonSchema } from '../../sidecar/commands/schema.ts';
 import { discoverConfig } from '../../sidecar/config/discover.ts';
 import { loadConfig } from '../../sidecar/config/load.ts';
@@ -32,7 +33,7 @@ function sidecar(...args: string[]) {
 describe('init', () => {
   it('writes what loads, in audit mode, with schemas for the editor', async () => {
     const done = await writeStart({}, folder, {});
-    assert.ok(done.ok, done.ok ? '' : done.error);
+    assert.ok(done.ok, done.ok ? '' : done.error.message);
     const loaded = await loadConfig(join(folder, 'sidecar.yaml'), {});
     assert.ok(loaded.ok, loaded.ok ? '' : formatProblems(loaded.error));
     assert.equal(loaded.value.policy.audit, true);
@@ -55,13 +56,16 @@ describe('init', () => {
       }),
     );
     const done = await writeStart({}, folder, {});
-    assert.ok(done.ok, done.ok ? '' : done.error);
-    assert.match(done.value, /server my-hub: header Authorization held a secret: it is \{ env: MY_HUB_TOKEN \} now/);
-    assert.match(done.value, /server files: env API_KEY held a secret: it is \{ env: FILES_API_KEY \} now/);
-    assert.match(done.value, /left out: .*mcpServers\.old: speaks HTTP\+SSE/);
-    assert.match(done.value, /left out: server telling: its arguments seem to hold a secret/);
+    assert.ok(done.ok, done.ok ? '' : done.error.message);
+    assert.match(
+      done.value.text,
+      /server my-hub: header Authorization held a secret: it is \{ env: MY_HUB_TOKEN \} now/,
+    );
+    assert.match(done.value.text, /server files: env API_KEY held a secret: it is \{ env: FILES_API_KEY \} now/);
+    assert.match(done.value.text, /left out: .*mcpServers\.old: speaks HTTP\+SSE/);
+    assert.match(done.value.text, /left out: server telling: its arguments seem to hold a secret/);
     const written = readFileSync(join(folder, 'sidecar.yaml'), 'utf8');
-    assert.doesNotMatch(done.value + written, new RegExp(TOKEN));
+    assert.doesNotMatch(done.value.text + written, new RegExp(TOKEN));
 
     const loaded = await loadConfig(join(folder, 'sidecar.yaml'), { MY_HUB_TOKEN: 'a', FILES_API_KEY: 'b' });
     assert.ok(loaded.ok, loaded.ok ? '' : formatProblems(loaded.error));
@@ -84,8 +88,52 @@ describe('init', () => {
     write('.mcp.json', '{ "mcpServers": { ');
     const done = await writeStart({}, folder, {});
     assert.ok(!done.ok);
-    assert.match(done.error, /\.mcp\.json:1:\d+ {2}/);
+    assert.match(done.error.message, /\.mcp\.json:1:\d+ {2}/);
     assert.equal(existsSync(join(folder, 'policy.yaml')), false);
+  });
+});
+
+describe('init on the command line', () => {
+  it('exit code 2 for what cannot be started from, and nothing is written', () => {
+    write('broken.json', '{');
+    for (const from of ['nowhere.json', 'broken.json']) {
+      assert.equal(sidecar('init', '--from', from).status, 2);
+      assert.equal(existsSync(join(folder, 'policy.yaml')), false);
+    }
+  });
+
+  it('--json: what was written, or why nothing was', () => {
+    const { status, stdout, stderr } = sidecar('init', '--json');
+    assert.deepEqual([status, stderr], [0, '']);
+    assert.deepEqual(JSON.parse(stdout), { ok: true, files: ['sidecar.yaml', 'policy.yaml'], notes: [] });
+    const again = sidecar('init', '--json');
+    assert.equal(again.status, 1);
+    assert.match(JSON.parse(again.stdout).problems[0].message, /are there already/);
+  });
+});
+
+describe('the greeting of run', () => {
+  async function greetingFor(mcp: string[], servers: string) {
+    const loaded = await loadConfig(write('sidecar.yaml', `servers: ${servers}\npolicy: { version: 1 }\n`), {});
+    assert.ok(loaded.ok, loaded.ok ? '' : formatProblems(loaded.error));
+    return greeting(loaded.value, mcp, 'http://127.0.0.1:2');
+  }
+  const ONE = '{ a: { command: x } }';
+  const TWO = '{ a: { command: x }, b: { command: x } }';
+
+  it('gives a client the first address of HTTP', async () => {
+    const mcp = ['unix:/run/x.sock', 'http://127.0.0.1:1/mcp', 'http://[::1]:1/mcp'];
+    assert.match(
+      await greetingFor(mcp, ONE),
+      /{"mcpServers":{"sidecar":{"type":"http","url":"http:\/\/127\.0\.0\.1:1\/mcp"}}}/,
+    );
+    assert.match(await greetingFor(mcp, TWO), /"b":{"type":"http","url":"http:\/\/127\.0\.0\.1:1\/servers\/b\/mcp"}/);
+  });
+
+  it('with sockets alone, says how to connect, and makes no URL of a socket', async () => {
+    const text = await greetingFor(['unix:/run/x.sock'], TWO);
+    assert.match(text, /curl --unix-socket \/run\/x\.sock http:\/\/localhost\/servers\/b\/mcp/);
+    assert.doesNotMatch(text, /mcpServers|unix:[^\n]*\/mcp/);
   });
 });
 
@@ -228,7 +276,7 @@ describe('schema', () => {
   });
 
   it('of policy.yaml, by --policy', () => {
-    const { status, stdout, stderr } = sidecar('schema', '--policy');
+    const { status, stdout, stderr } = sidecar('schema', '--policy', '--json');
     assert.equal(status, 0, stderr);
     assert.ok('rules' in JSON.parse(stdout).properties);
   });
