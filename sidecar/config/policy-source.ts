@@ -13,6 +13,7 @@ import { packageFolder } from './package-folder.ts';
 import { type DocumentProblem, type Problem, showFile, wholeFile } from './problem.ts';
 import { readYaml, sentenceOfReadError, type YamlDocument } from './yaml-document.ts';
 
+/** Where `{ env: NAME }` is looked up, and what `env` is in conditions. */
 export type Environment = Readonly<Record<string, string | undefined>>;
 
 export type PolicySource =

@@ -21,7 +21,7 @@ import {
 } from './quantity.ts';
 
 /** Where a secret is read from. A file is read again when it changes. */
-export type Secret = { readonly file: string } | { readonly env: string };
+export type SecretReference = { readonly file: string } | { readonly env: string };
 
 /** Variables that a child process gets from the sidecar's own environment unless `inheritEnv` says otherwise. None of them holds a credential. */
 export const INHERITED_VARIABLES: readonly string[] = [
@@ -158,7 +158,7 @@ export function sidecarYaml(folder: string) {
     .min(1, 'must be a path')
     .transform((text) => resolve(folder, text));
 
-  const secret: z.ZodType<Secret, Secret> = z
+  const secret: z.ZodType<SecretReference, SecretReference> = z
     .union([z.strictObject({ file: path }), z.strictObject({ env: environmentName })], { error: () => SECRET })
     .describe(
       'A secret by reference: { file: path } is read again when it changes, { env: NAME } is a variable of the sidecar.',

@@ -1,32 +1,15 @@
 /**
  * From the `auth` of one server in the configuration to the credential that its requests carry.
  */
-import type { AuthMethod } from './client-authentication.ts';
+import type { AuthConfig } from '../config/schema.ts';
 import { createClientCredentials } from './client-credentials.ts';
 import type { Credential, CredentialPorts } from './credential.ts';
 import { createEgress, type EgressTls } from './egress.ts';
-import { createSecret, type SecretReference } from './secret.ts';
+import { createSecret } from './secret.ts';
 import { createStaticHeaders } from './static-headers.ts';
 
-export interface ClientCredentialsConfig {
-  readonly type: 'client_credentials';
-  readonly clientId: string;
-  readonly clientSecret?: SecretReference | undefined;
-  /** PEM or JWK. */
-  readonly privateKey?: SecretReference | undefined;
-  readonly keyId?: string | undefined;
-  readonly algorithm?: string | undefined;
-  readonly authMethod?: AuthMethod | undefined;
-  readonly issuer?: string | undefined;
-  readonly tokenEndpoint?: string | undefined;
-  readonly scopes?: readonly string[] | undefined;
-  readonly resource?: string | undefined;
-}
-
-export type CredentialConfig =
-  | ClientCredentialsConfig
-  | { readonly type: 'bearer'; readonly token: SecretReference }
-  | { readonly type: 'headers'; readonly headers: Readonly<Record<string, SecretReference>> };
+export type CredentialConfig = Exclude<AuthConfig, { readonly type: 'none' }>;
+export type ClientCredentialsConfig = Extract<AuthConfig, { readonly type: 'client_credentials' }>;
 
 export interface CredentialServer {
   readonly name: string;

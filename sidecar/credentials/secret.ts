@@ -7,8 +7,8 @@
  */
 import { readFileSync, statSync } from 'node:fs';
 import { err, ok, type Result } from '../../policies/result.ts';
-
-export type SecretReference = { readonly file: string } | { readonly env: string };
+import type { Environment } from '../config/policy-source.ts';
+import type { SecretReference } from '../config/schema.ts';
 
 export interface Secret {
   /** The value now, without one trailing newline; or a sentence that says what is missing. Never empty. */
@@ -17,9 +17,6 @@ export interface Secret {
 
 /** Larger files are refused: a path that points at the wrong thing must not be read into memory. */
 const FILE_BYTES_MAX = 64 * 1024;
-
-/** Where `{ env: NAME }` is looked up. */
-export type Environment = Readonly<Record<string, string | undefined>>;
 
 export function createSecret(reference: SecretReference, environment: Environment = process.env): Secret {
   return 'env' in reference ? fromVariable(reference.env, environment) : fromFile(reference.file);

@@ -4,8 +4,9 @@
  */
 import type { Socket } from 'node:net';
 import { err, ok, type Result } from '../../policies/result.ts';
+import type { Environment } from '../config/policy-source.ts';
 import type { IdentifyConfig } from '../config/schema.ts';
-import { createSecret, type Environment } from '../credentials/secret.ts';
+import { createSecret } from '../credentials/secret.ts';
 import { createApiKeyIdentity } from './api-key.ts';
 import { createGroupIdentity } from './group.ts';
 import type { IdentityMethod } from './identify.ts';

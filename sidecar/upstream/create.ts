@@ -3,10 +3,11 @@
  */
 import { readFile } from 'node:fs/promises';
 import { err, ok, type Result } from '../../policies/result.ts';
+import type { Environment } from '../config/policy-source.ts';
 import type { Config, HttpServerConfig, StdioServerConfig } from '../config/schema.ts';
 import { createCredential } from '../credentials/create.ts';
 import type { Credential } from '../credentials/credential.ts';
-import { createSecret, type Environment } from '../credentials/secret.ts';
+import { createSecret } from '../credentials/secret.ts';
 import type { Log } from '../telemetry/log.ts';
 import { createHttpUpstream } from './http.ts';
 import type { Upstream } from './upstream.ts';
