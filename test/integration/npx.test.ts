@@ -1,15 +1,15 @@
 /**
  * `sidecar` as somebody runs it for the first time: without a configuration, with the .mcp.json that other clients use,
- * and ended by Ctrl-C.
+ * and ended by Ctrl-C. From source, and as the compiled command that the package ships.
  */
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { cp, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { before, describe, type TestContext, test } from 'node:test';
+import { after, before, describe, type TestContext, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { Client, StreamableHTTPClientTransport } from '@modelcontextprotocol/client';
 import { isAlive, until } from '../support/stdio-harness.ts';
@@ -33,6 +33,31 @@ before(async () => {
     });
   }
 });
+
+/** A fresh build, laid out like the installed package. */
+let installed: string;
+before(async () => {
+  installed = await mkdtemp(join(tmpdir(), 'installed-'));
+  const build = ['--run', 'build', '--', `--outdir=${join(installed, 'dist')}`];
+  const built = spawnSync(process.execPath, build, { cwd: PROJECT, encoding: 'utf8', timeout: 60_000 });
+  assert.equal(built.status, 0, built.stderr);
+  for (const shipped of ['package.json', 'policies/library', 'examples/demo/policy.yaml']) {
+    await mkdir(join(installed, shipped, '..'), { recursive: true });
+    await cp(join(PROJECT, shipped), join(installed, shipped), { recursive: true });
+  }
+  await symlink(join(PROJECT, 'node_modules'), join(installed, 'node_modules'));
+});
+after(() => rm(installed, { recursive: true, force: true }));
+
+/** Both ways in which the command exists. */
+const WAYS = [
+  { how: 'from source', main: () => MAIN, demo: join('examples', 'demo', 'server.ts') },
+  {
+    how: 'compiled',
+    main: () => join(installed, 'dist', 'sidecar', 'main.js'),
+    demo: join('dist', 'examples', 'demo', 'server.js'),
+  },
+];
 
 async function folderWith(context: TestContext, files: Readonly<Record<string, string>> = {}): Promise<string> {
   const folder = await mkdtemp(join(tmpdir(), 'first-run-'));
@@ -115,101 +140,106 @@ async function processesOf(file: string): Promise<number[]> {
 
 const hasProc = existsSync('/proc/self/cmdline');
 
-describe('in an empty folder', () => {
-  test('the demo runs: a notebook under a policy in audit mode', async (context) => {
-    if (portIsTaken !== false) return context.skip(portIsTaken);
-    const folder = await folderWith(context);
-    const sidecar = await start(context, folder, [process.execPath, MAIN, '--json']);
-    const [said, ...more] = sidecar.stdout().trimEnd().split('\n');
-    assert.equal(more.length, 0);
-    const listening = JSON.parse(said!);
-    assert.equal(listening.event, 'listening');
-    assert.equal(listening.mcp[0], ENDPOINT);
-    assert.equal((await fetch(`${listening.admin}/readyz`)).status, 200);
+for (const { how, main, demo } of WAYS)
+  describe(`in an empty folder, ${how}`, () => {
+    test('the demo runs: a notebook under a policy in audit mode', async (context) => {
+      if (portIsTaken !== false) return context.skip(portIsTaken);
+      const folder = await folderWith(context);
+      const sidecar = await start(context, folder, [process.execPath, main(), '--json']);
+      const [said, ...more] = sidecar.stdout().trimEnd().split('\n');
+      assert.equal(more.length, 0);
+      const listening = JSON.parse(said!);
+      assert.equal(listening.event, 'listening');
+      assert.equal(listening.mcp[0], ENDPOINT);
+      assert.equal((await fetch(`${listening.admin}/readyz`)).status, 200);
 
-    for (const mode of ['legacy', 'auto'] as const) {
-      const client = await connect(mode);
-      const { tools } = await client.listTools();
-      assert.deepEqual(tools.map(({ name }) => name).sort(), [
-        'add_note',
-        'delete_note',
-        'list_notes',
-        'read_note',
-        'search_notes',
-      ]);
-      assert.match(
-        textOf(await client.callTool({ name: 'read_note', arguments: { title: 'groceries' } })),
-        /olive oil/,
+      for (const mode of ['legacy', 'auto'] as const) {
+        const client = await connect(mode);
+        const { tools } = await client.listTools();
+        assert.deepEqual(tools.map(({ name }) => name).sort(), [
+          'add_note',
+          'delete_note',
+          'list_notes',
+          'read_note',
+          'search_notes',
+        ]);
+        assert.match(
+          textOf(await client.callTool({ name: 'read_note', arguments: { title: 'groceries' } })),
+          /olive oil/,
+        );
+        assert.match(
+          textOf(await client.callTool({ name: 'delete_note', arguments: { title: 'meeting' } })),
+          /meeting/,
+        );
+        await client.close();
+      }
+
+      const demos = hasProc ? await processesOf(demo) : [];
+      if (hasProc) assert.ok(demos.length > 0);
+      process.kill(-sidecar.pid, 'SIGINT');
+      assert.equal(await sidecar.exited, 0);
+      await until(() => demos.every((pid) => !isAlive(pid)), 'the end of the notebook');
+
+      const lines = await auditOf(folder);
+      assert.deepEqual(
+        lines.filter((line) => line.tool !== undefined).map((line) => `${line.tool} ${line.decision}`),
+        ['read_note allow', 'delete_note audit', 'read_note allow', 'delete_note audit'],
       );
-      assert.match(textOf(await client.callTool({ name: 'delete_note', arguments: { title: 'meeting' } })), /meeting/);
-      await client.close();
-    }
+      assert.deepEqual(
+        new Set(lines.filter((line) => line.group !== undefined).map((line) => line.group)),
+        new Set(['demo']),
+      );
+      assert.equal(lines.at(-1).event, 'sidecar.stopped');
+      assert.deepEqual(await readdir(folder), ['audit.jsonl']);
+    });
 
-    const demos = hasProc ? await processesOf(join('examples', 'demo', 'server.ts')) : [];
-    if (hasProc) assert.ok(demos.length > 0);
-    process.kill(-sidecar.pid, 'SIGINT');
-    assert.equal(await sidecar.exited, 0);
-    await until(() => demos.every((pid) => !isAlive(pid)), 'the end of the notebook');
-
-    const lines = await auditOf(folder);
-    assert.deepEqual(
-      lines.filter((line) => line.tool !== undefined).map((line) => `${line.tool} ${line.decision}`),
-      ['read_note allow', 'delete_note audit', 'read_note allow', 'delete_note audit'],
-    );
-    assert.deepEqual(
-      new Set(lines.filter((line) => line.group !== undefined).map((line) => line.group)),
-      new Set(['demo']),
-    );
-    assert.equal(lines.at(-1).event, 'sidecar.stopped');
-    assert.deepEqual(await readdir(folder), ['audit.jsonl']);
+    test('it says to a person what there is, and to stdout nothing', async (context) => {
+      if (portIsTaken !== false) return context.skip(portIsTaken);
+      const folder = await folderWith(context);
+      const sidecar = await start(context, folder, [process.execPath, main()]);
+      const said = sidecar.stderr();
+      assert.match(said, new RegExp(`endpoint +${ENDPOINT}`));
+      const pasted = said.split('\n').find((line) => line.includes('mcpServers'))!;
+      assert.deepEqual(JSON.parse(pasted), { mcpServers: { sidecar: { type: 'http', url: ENDPOINT } } });
+      assert.match(said, /audit +.*audit\.jsonl/);
+      assert.match(said, /EVERYTHING IS LET THROUGH/);
+      assert.match(said, /nothing is deleted/);
+      assert.match(said, /bundled demo/);
+      // Colour is for terminals.
+      assert.ok(!said.includes('\u001b'));
+      assert.equal(sidecar.stdout(), '');
+      process.kill(-sidecar.pid, 'SIGINT');
+      assert.equal(await sidecar.exited, 0);
+    });
   });
 
-  test('it says to a person what there is, and to stdout nothing', async (context) => {
+for (const { how, main } of WAYS)
+  test(`with a .mcp.json its servers are governed, everything let through and recorded, ${how}`, async (context) => {
     if (portIsTaken !== false) return context.skip(portIsTaken);
-    const folder = await folderWith(context);
-    const sidecar = await start(context, folder, [process.execPath, MAIN]);
-    const said = sidecar.stderr();
-    assert.match(said, new RegExp(`endpoint +${ENDPOINT}`));
-    const pasted = said.split('\n').find((line) => line.includes('mcpServers'))!;
-    assert.deepEqual(JSON.parse(pasted), { mcpServers: { sidecar: { type: 'http', url: ENDPOINT } } });
-    assert.match(said, /audit +.*audit\.jsonl/);
-    assert.match(said, /EVERYTHING IS LET THROUGH/);
-    assert.match(said, /nothing is deleted/);
-    assert.match(said, /bundled demo/);
-    // Colour is for terminals.
-    assert.ok(!said.includes('\u001b'));
-    assert.equal(sidecar.stdout(), '');
+    const canary = `canary-${process.pid}`;
+    const folder = await folderWith(context, {
+      '.mcp.json': JSON.stringify({
+        mcpServers: { mine: { command: process.execPath, args: [SCRIPTED], env: { SCRIPT_TOKEN: canary } } },
+      }),
+    });
+    const sidecar = await start(context, folder, [process.execPath, main(), '--json']);
+    const client = await connect('legacy');
+    const env = JSON.parse(textOf(await client.callTool({ name: 'env', arguments: {} })));
+    assert.equal(env.SCRIPT_TOKEN, canary);
+    const pid = Number(textOf(await client.callTool({ name: 'pid', arguments: {} })));
+    assert.ok(isAlive(pid));
+    await client.close();
+
     process.kill(-sidecar.pid, 'SIGINT');
     assert.equal(await sidecar.exited, 0);
+    await until(() => !isAlive(pid), 'the end of the child');
+    const lines = (await auditOf(folder)).filter((line) => line.tool !== undefined);
+    assert.deepEqual(
+      lines.map((line) => `${line.server} ${line.tool} ${line.decision}`),
+      ['mine env audit', 'mine pid audit'],
+    );
+    assert.ok(!(sidecar.stderr() + sidecar.stdout() + JSON.stringify(lines)).includes(canary));
   });
-});
-
-test('with a .mcp.json its servers are governed, everything let through and recorded', async (context) => {
-  if (portIsTaken !== false) return context.skip(portIsTaken);
-  const canary = `canary-${process.pid}`;
-  const folder = await folderWith(context, {
-    '.mcp.json': JSON.stringify({
-      mcpServers: { mine: { command: process.execPath, args: [SCRIPTED], env: { SCRIPT_TOKEN: canary } } },
-    }),
-  });
-  const sidecar = await start(context, folder, [process.execPath, MAIN, '--json']);
-  const client = await connect('legacy');
-  const env = JSON.parse(textOf(await client.callTool({ name: 'env', arguments: {} })));
-  assert.equal(env.SCRIPT_TOKEN, canary);
-  const pid = Number(textOf(await client.callTool({ name: 'pid', arguments: {} })));
-  assert.ok(isAlive(pid));
-  await client.close();
-
-  process.kill(-sidecar.pid, 'SIGINT');
-  assert.equal(await sidecar.exited, 0);
-  await until(() => !isAlive(pid), 'the end of the child');
-  const lines = (await auditOf(folder)).filter((line) => line.tool !== undefined);
-  assert.deepEqual(
-    lines.map((line) => `${line.server} ${line.tool} ${line.decision}`),
-    ['mine env audit', 'mine pid audit'],
-  );
-  assert.ok(!(sidecar.stderr() + sidecar.stdout() + JSON.stringify(lines)).includes(canary));
-});
 
 test('a port that is taken is said in a sentence, with what to do', async (context) => {
   const taken = createServer();
