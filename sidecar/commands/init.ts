@@ -139,7 +139,7 @@ function report(imported: Imported, source: string | undefined): InitReport {
   const text = [
     `wrote ${WRITTEN.join(', ')}${source === undefined ? '' : ` from ${file}`} (and ${SCHEMA_FOLDER}/ for your editor)`,
     ...notes,
-    'next: sidecar check, then sidecar',
+    'next: npx sidecar check, then npx sidecar',
   ].join('\n');
   return { files: WRITTEN, notes, text };
 }

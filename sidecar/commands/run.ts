@@ -1,9 +1,11 @@
 /**
  * `sidecar run`: starts the sidecar, says where it is and what it allows, and runs until it is told to stop.
  */
+import { dirname, join } from 'node:path';
 import { startSidecar } from '../app.ts';
 import type { Loaded } from '../config/assemble.ts';
 import { discoverConfig } from '../config/discover.ts';
+import { packageFolder } from '../config/package-folder.ts';
 import { formatProblems, showFile } from '../config/problem.ts';
 import { createLogger, type LogLevel } from '../telemetry/log.ts';
 import { explain } from './check.ts';
@@ -60,19 +62,16 @@ function untilTold(): Promise<void> {
 
 /** What a person wants to know at this moment: where, how to use it, what is allowed, where it is recorded. */
 export function greeting(loaded: Loaded, mcp: readonly string[], admin: string): string {
-  const { servers, agents, rules, policy, warnings } = explain(loaded);
+  const { agents, rules, policy, warnings } = explain(loaded);
   const lines = [
     '',
-    ...howToConnect(servers, mcp),
+    ...howToConnect(loaded, mcp),
     '',
     `policy   ${policy.file}, mode ${policy.mode}${policy.mode === 'audit' ? ': EVERYTHING IS LET THROUGH, and what enforcing would refuse is recorded' : ''}`,
     ...agents.map(({ name, may }) => `         ${name}: ${may.join(' | ') || 'no role; only what the rules say'}`),
     ...rules.map((rule) => `         rule ${rule}`),
-    ...(policy.mode === 'audit'
-      ? [
-          '         to enforce: sidecar init writes a policy.yaml; set mode: enforce in it when the audit shows what you expect',
-        ]
-      : []),
+    ...policy.quotas.map((quota) => `         quota ${quota}`),
+    ...(policy.mode === 'audit' ? [`         to enforce: ${howToEnforce(loaded, policy.file)}`] : []),
     `audit    ${showFile(loaded.config.audit.path)}`,
     `metrics  ${admin}/metrics`,
     ...warnings.map((warning) => `mind     ${warning}`),
@@ -83,9 +82,20 @@ export function greeting(loaded: Loaded, mcp: readonly string[], admin: string):
   return `${lines.join('\n')}\n`;
 }
 
-function howToConnect(servers: readonly { readonly name: string }[], mcp: readonly string[]): string[] {
+function howToEnforce({ origin, policySource }: Loaded, file: string): string {
+  const when = 'when the audit shows what you expect';
+  if (origin.kind !== 'sidecarYaml') return `npx sidecar init writes a policy.yaml; set mode: enforce in it ${when}`;
+  if (policySource.kind === 'inline') return `set mode: enforce in ${showFile(origin.file!)} (policy) ${when}`;
+  // A file of this package is not for editing.
+  if (dirname(policySource.path) === join(packageFolder(), 'policies', 'library'))
+    return `name a policy of your own in ${showFile(origin.file!)} ${when}`;
+  return `set mode: enforce in ${file} ${when}`;
+}
+
+function howToConnect({ config, origin }: Loaded, mcp: readonly string[]): string[] {
+  const servers = Object.keys(config.servers);
   const web = mcp.find((url) => /^https?:/.test(url));
-  const paths = servers.map(({ name }) => (servers.length === 1 ? '/mcp' : `/servers/${name}/mcp`));
+  const paths = servers.map((name) => (servers.length === 1 ? '/mcp' : `/servers/${name}/mcp`));
   const showAll = (urls: readonly string[]) =>
     urls.map((url, index) => `${index === 0 ? 'endpoint ' : '         '}${url}`);
   if (web === undefined) {
@@ -99,14 +109,20 @@ function howToConnect(servers: readonly { readonly name: string }[], mcp: readon
     ];
   }
   const urls = paths.map((path) => web.replace(/\/mcp$/, path));
-  const entries = servers.map(({ name }, index) => [
+  const byKey = config.identify.some(({ type }) => type === 'apiKey');
+  const headers = byKey ? { headers: { Authorization: 'Bearer <key>' } } : {};
+  const entries = servers.map((name, index) => [
     servers.length === 1 ? 'sidecar' : name,
-    { type: 'http', url: urls[index] },
+    { type: 'http', url: urls[index], ...headers },
   ]);
+  const first =
+    origin.kind === 'mcpJson'
+      ? ` (first npx sidecar init, since pasting it into ${showFile(origin.file!)} would replace the servers that are read from there)`
+      : '';
   return [
     ...showAll(urls),
     '',
-    'paste into an MCP client:',
+    `paste into an MCP client${first}:`,
     `  ${JSON.stringify({ mcpServers: Object.fromEntries(entries) })}`,
   ];
 }

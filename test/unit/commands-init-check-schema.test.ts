@@ -130,6 +130,38 @@ describe('the greeting of run', () => {
     assert.match(await greetingFor(mcp, TWO), /"b":{"type":"http","url":"http:\/\/127\.0\.0\.1:1\/servers\/b\/mcp"}/);
   });
 
+  async function greetingOf(name: string, text: string) {
+    const loaded = await loadConfig(write(name, text), { KEY: 'k' });
+    assert.ok(loaded.ok, loaded.ok ? '' : formatProblems(loaded.error));
+    return greeting(loaded.value, ['http://127.0.0.1:1/mcp'], 'http://127.0.0.1:2');
+  }
+
+  it('where keys are asked for, shows where the key goes, but not the key', async () => {
+    const identify = 'identify: [ { type: apiKey, agents: { me: { env: KEY } } } ]';
+    const text = await greetingOf('sidecar.yaml', `servers: ${ONE}\npolicy: { version: 1 }\n${identify}\n`);
+    assert.match(text, /"url":"http:\/\/127\.0\.0\.1:1\/mcp","headers":{"Authorization":"Bearer <key>"}}/);
+    assert.doesNotMatch(await greetingFor(['http://127.0.0.1:1/mcp'], ONE), /Authorization/);
+  });
+
+  it('says the quotas, and where to write enforce', async () => {
+    const audit = '{ version: 1, mode: audit, quotas: [ { name: few, key: [agent], calls: 2/min } ] }';
+    write('p.yaml', audit);
+    const inFile = await greetingOf('sidecar.yaml', `servers: ${ONE}\npolicy: ./p.yaml\n`);
+    assert.match(inFile, /quota few, for each agent: 2\/min calls\n/);
+    assert.match(inFile, /to enforce: set mode: enforce in \S*p\.yaml when/);
+    const inline = await greetingOf('sidecar.yaml', `servers: ${ONE}\npolicy: ${audit}\n`);
+    assert.match(inline, /to enforce: set mode: enforce in \S*sidecar\.yaml \(policy\) when/);
+    const library = await greetingOf('sidecar.yaml', `servers: ${ONE}\npolicy: library/observe\n`);
+    assert.match(library, /to enforce: name a policy of your own in \S*sidecar\.yaml when/);
+    assert.doesNotMatch(inFile + inline + library, /sidecar init/);
+  });
+
+  it('over a .mcp.json, says that init comes before pasting', async () => {
+    const text = await greetingOf('.mcp.json', '{ "mcpServers": { "a": { "command": "x" } } }');
+    assert.match(text, /paste into an MCP client \(first npx sidecar init, since .*\.mcp\.json would replace/);
+    assert.match(text, /to enforce: npx sidecar init writes a policy\.yaml/);
+  });
+
   it('with sockets alone, says how to connect, and makes no URL of a socket', async () => {
     const text = await greetingFor(['unix:/run/x.sock'], TWO);
     assert.match(text, /curl --unix-socket \/run\/x\.sock http:\/\/localhost\/servers\/b\/mcp/);
