@@ -7,6 +7,12 @@
  * machine, and leaves those to the next method.
  *
  * The uid is that of the process which *opened* the socket, seen from this process's user namespace.
+ *
+ * A row is found by addresses and ports, and those can change hands: a caller resets its connection, and somebody else
+ * connects from the same port while the table is read. Then the row is the other's, while the request is the caller's.
+ * Node does not tell: it sees a reset only when it reads, and a caller can make it stop reading by sending more than is
+ * taken. So after the look the kernel is asked whether our own end is still connected. As long as it is, the kernel
+ * cannot have let another connection between the same two ends come about, so the row read before was this caller's.
  */
 import { type FileHandle, open } from 'node:fs/promises';
 import type { IncomingMessage } from 'node:http';
@@ -79,12 +85,24 @@ async function identifySocket(
   if (!owner.ok) return refused(owner.error);
   if (owner.value === undefined)
     return refused(`no established socket for ${remoteAddress}:${remotePort} in the kernel's table`);
-  // A caller may reset its connection and hope that somebody else gets the same port before the look: then the row is
-  // the other's. By now the reset has been seen.
-  if (socket.destroyed) return refused('the connection ended while its owner was looked up');
+  // Nothing may be awaited from here on: what holds now must hold for the row.
+  if (!isConnected(socket)) return refused('the connection ended while its owner was looked up');
   const agent = agents.get(owner.value);
   if (agent === undefined) return refused(`uid ${owner.value} is not configured`);
   return { kind: 'known', caller: { agent, method: 'uid', roles: [], claims: {}, user: undefined } };
+}
+
+/** What Node keeps inside a socket; a socket over TLS passes the question on to the one below. */
+interface KernelSocket {
+  readonly _handle?: { getpeername?(into: object): number | undefined } | null;
+}
+
+/**
+ * Asks the kernel with getpeername(2), which fails with ENOTCONN once a reset has arrived, read or not. Node's public
+ * `remoteAddress` only repeats an earlier answer. A Node that has no such question to ask identifies nobody.
+ */
+function isConnected(socket: Socket): boolean {
+  return !socket.destroyed && (socket as unknown as KernelSocket)._handle?.getpeername?.({}) === 0;
 }
 
 function refused(detail: string): Identification {
