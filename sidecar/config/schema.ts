@@ -3,7 +3,7 @@
  *
  * Guarantees: an unknown key is refused; every number is bounded; every duration and size has a unit and comes out in
  * milliseconds or bytes; every relative path comes out absolute; a secret is a reference, never a value. Only keys
- * that have an effect today are accepted. Reads nothing: that referenced files exist is checked by load.ts.
+ * that have an effect today are accepted. Reads nothing: that referenced files exist is checked by assemble.ts.
  */
 import { resolve } from 'node:path';
 import * as z from 'zod';

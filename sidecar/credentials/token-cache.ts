@@ -1,7 +1,9 @@
 /**
- * Keeps one grant's token: one request in flight however many callers, renewed ahead of its end, failures remembered.
+ * Keeps one server's token: one request in flight however many callers, renewed ahead of its end, failures remembered.
  *
- * One cache belongs to one grant (issuer, resource, scope, client), so a token cannot be handed out for another one.
+ * One cache belongs to one server and holds one grant (issuer, resource, scope, client) at a time, so a token cannot be
+ * handed out for another one. Two servers never share a cache, also where their grants are the same: issuer, resource
+ * and scope are known only after discovery, and a server's word must not lead to another server's token.
  * When a challenge changes the grant, {@link TokenCache.reject} starts over and what the old request brings later is
  * not kept.
  *
