@@ -110,7 +110,15 @@ export function buildPipeline(house: House): Stack<Exchange, never> {
       // Above all that can fail, so that no stage needs to know how a refusal looks.
       .push('rescue', rescuing)
       // Before anything that costs: an overloaded sidecar must say so cheaply.
-      .push('admit', admit(house.admission, { limits, memoryPressure, auditFailing: () => house.audit.failing() }))
+      .push(
+        'admit',
+        admit(house.admission, {
+          limits,
+          isShared: sharesPlaces(config),
+          memoryPressure,
+          auditFailing: () => house.audit.failing(),
+        }),
+      )
       // By the head alone: a rebinding page must not even learn who is known here.
       .push('guard', guard(guardPorts(house)))
       // Before the body: a stranger cannot make us read or parse.
@@ -119,7 +127,12 @@ export function buildPipeline(house: House): Stack<Exchange, never> {
       .push(
         'parse',
         parse({
-          limits: { bodyBytes: limits.body, depth: limits.depth, batch: limits.batch },
+          limits: {
+            bodyBytes: limits.body,
+            depth: limits.depth,
+            batch: limits.batch,
+            batchAnswerBytes: limits.response,
+          },
           sessions,
           tracing,
           perElement: (inner) => (element) =>
@@ -432,6 +445,10 @@ function argumentsJson({ message, targets, route, policy }: Exchange): string | 
   if (redacted) return JSON.stringify(value);
   const text = message.bytes.toString('utf8', range.start, range.end);
   return /[\r\n]/.test(text) ? JSON.stringify(value) : text;
+}
+
+function sharesPlaces({ identify }: Config): boolean {
+  return identify.reduce((count, { agents }) => count + Object.keys(agents).length, 0) > 1;
 }
 
 function breakerOptions({ breaker }: Config) {

@@ -11,14 +11,20 @@ import type { Next } from './compose.ts';
 import { Exchange, type Parsed, type Trace } from './exchange.ts';
 import type { Reply } from './reply.ts';
 
-/** Runs every element and completes the batch's reply. `perElement` is the pipeline from `observe` inwards. */
+/**
+ * Runs every element and completes the batch's reply.
+ *
+ * @param perElement The pipeline from `observe` inwards.
+ * @param answerBytesMax What the answers may weigh together; an element beyond it gets an error in place of its answer.
+ */
 export async function runBatch(
   exchange: Parsed,
   messages: readonly Message[],
   traceOf: (message: Message) => Trace,
   perElement: Next<Parsed>,
+  answerBytesMax: number,
 ): Promise<void> {
-  const merge = new BatchMerge(exchange.reply);
+  const merge = new BatchMerge(exchange.reply, answerBytesMax);
   const expected = messages.filter((message) => message.kind === 'request').length;
   await Promise.all(
     messages.map(async (message) => {
@@ -43,9 +49,17 @@ export async function runBatch(
 class BatchMerge {
   readonly reply: Reply;
   readonly #bodies: Buffer[] = [];
+  #bytesLeft: number;
 
-  constructor(reply: Reply) {
+  constructor(reply: Reply, bytesMax: number) {
     this.reply = reply;
+    this.#bytesLeft = bytesMax;
+  }
+
+  /** Whether there is room for so much more: an array has to be held until its last element is there. */
+  take(bytes: number): boolean {
+    this.#bytesLeft -= bytes;
+    return this.#bytesLeft >= 0;
   }
 
   /** An element answers with a stream: from here on the whole batch does. */
@@ -92,6 +106,7 @@ class ElementReply implements Reply {
   readonly #merge: BatchMerge;
   readonly #id: string | number | undefined;
   readonly #body: Buffer[] = [];
+  #isCut = false;
   #frames: ReturnType<typeof createFrameSplitter> | undefined;
 
   constructor(merge: BatchMerge, id: string | number | undefined) {
@@ -118,7 +133,8 @@ class ElementReply implements Reply {
   write(chunk: Buffer): Promise<void> | undefined {
     this.bytesOut += chunk.length;
     if (this.#frames === undefined) {
-      this.#body.push(chunk);
+      if (this.#merge.take(chunk.length)) this.#body.push(chunk);
+      else this.#isCut = true;
       return undefined;
     }
     const frames = this.#frames.push(chunk);
@@ -129,7 +145,8 @@ class ElementReply implements Reply {
   end(chunk?: Buffer | string): void {
     if (chunk !== undefined) void this.write(Buffer.from(chunk));
     // A 202 for a notification has nothing to add.
-    if (this.#frames === undefined) this.#merge.addBody(Buffer.concat(this.#body));
+    if (this.#isCut) this.destroy();
+    else if (this.#frames === undefined) this.#merge.addBody(Buffer.concat(this.#body));
   }
 
   destroy(): void {

@@ -4,7 +4,11 @@
 import type { IncomingMessage } from 'node:http';
 import { err, ok, type Result } from '../../policies/result.ts';
 
-export type BodyFailure = 'tooLarge' | 'aborted';
+export type BodyFailure = 'tooLarge' | 'aborted' | 'noRoom';
+
+/** Bytes of all bodies that are being read at a time: many slow ones must not fill the memory. */
+const READING_BYTES_MAX = 64 * 1024 * 1024;
+let readingBytes = 0;
 
 export function readBody(request: IncomingMessage, bytesMax: number): Promise<Result<Buffer, BodyFailure>> {
   return new Promise((resolve) => {
@@ -18,6 +22,7 @@ export function readBody(request: IncomingMessage, bytesMax: number): Promise<Re
     let length = 0;
 
     const finish = (result: Result<Buffer, BodyFailure>) => {
+      readingBytes -= length;
       request.off('data', onData);
       request.off('end', onEnd);
       request.off('close', onClose);
@@ -25,9 +30,10 @@ export function readBody(request: IncomingMessage, bytesMax: number): Promise<Re
     };
     const onData = (chunk: Buffer) => {
       length += chunk.length;
-      if (length > bytesMax) {
+      readingBytes += chunk.length;
+      if (length > bytesMax || readingBytes > READING_BYTES_MAX) {
         request.pause();
-        finish(err('tooLarge'));
+        finish(err(length > bytesMax ? 'tooLarge' : 'noRoom'));
       } else if (only === undefined) {
         only = chunk;
       } else {

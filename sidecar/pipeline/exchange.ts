@@ -79,6 +79,8 @@ export class Exchange {
   policyVersion: string | undefined = undefined;
   permit: Permit | undefined = undefined;
 
+  /** Takes a place of this agent's share; set by `admit`, which does not know the agent yet. */
+  enterAs: ((agent: string) => Outcome) | undefined = undefined;
   /** Moves the exchange from the request limit to the stream limit; set by `admit`. */
   becomeStream: (() => Outcome) | undefined = undefined;
 

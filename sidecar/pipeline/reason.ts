@@ -10,6 +10,7 @@ import type { Era, MalformedReason } from '../protocol/message.ts';
 export type Reason =
   | { readonly kind: 'hostNotAllowed'; readonly value: string }
   | { readonly kind: 'originNotAllowed'; readonly value: string }
+  | { readonly kind: 'crossSite'; readonly value: string }
   | { readonly kind: 'pathUnknown'; readonly detail: string }
   | { readonly kind: 'methodNotAllowed'; readonly allow: string }
   | { readonly kind: 'badHeader'; readonly detail: string }
@@ -80,6 +81,8 @@ function wireOf(reason: Reason, { errorId, era }: WireContext): Wire {
       return refusal(403, -31403, 'Host not allowed', { errorId });
     case 'originNotAllowed':
       return refusal(403, -31403, 'Origin not allowed', { errorId });
+    case 'crossSite':
+      return refusal(403, -31403, 'Not for web pages of other sites', { errorId });
     case 'pathUnknown':
       return refusal(404, -31404, reason.detail, { errorId });
     case 'methodNotAllowed':
@@ -243,6 +246,7 @@ export function describeReason(reason: Reason): string {
   switch (reason.kind) {
     case 'hostNotAllowed':
     case 'originNotAllowed':
+    case 'crossSite':
     case 'unsupportedMediaType':
       return `${reason.kind}: ${reason.value}`;
     case 'methodNotAllowed':

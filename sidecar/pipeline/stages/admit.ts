@@ -15,6 +15,8 @@ export interface AdmitLimits {
 
 export interface AdmitPorts {
   readonly limits: AdmitLimits;
+  /** Several agents share the places: then none of them gets more than half. */
+  readonly isShared: boolean;
   /** A sentence while memory is short; `undefined` otherwise. */
   readonly memoryPressure: () => string | undefined;
   /** A sentence while the audit cannot be written and the configuration says to refuse then. */
@@ -26,6 +28,8 @@ export class Admission {
   draining = false;
   inFlight = 0;
   streams = 0;
+  /** How many of them each agent has, by place and name. */
+  readonly byAgent = new Map<string, number>();
   readonly #idle: (() => void)[] = [];
 
   /** Resolves when the last exchange has left. */
@@ -74,11 +78,28 @@ export function admit(admission: Admission, ports: AdmitPorts): Stage<Exchange, 
       admission.inFlight -= 1;
       admission.streams += 1;
       place = 'streams';
+      leave?.();
+      return exchange.caller === undefined ? undefined : exchange.enterAs?.(exchange.caller.agent);
+    };
+    let leave: (() => void) | undefined;
+    exchange.enterAs = (agent) => {
+      if (!ports.isShared) return undefined;
+      const key = `${place} ${agent}`;
+      const held = admission.byAgent.get(key) ?? 0;
+      if (held >= Math.ceil(limits[place] / 2))
+        return shed('shedding', `agent ${agent} has half of limits.${place} (${limits[place]}) already`);
+      admission.byAgent.set(key, held + 1);
+      leave = () => {
+        const left = admission.byAgent.get(key)! - 1;
+        if (left === 0) admission.byAgent.delete(key);
+        else admission.byAgent.set(key, left);
+      };
       return undefined;
     };
     try {
       return await next(exchange);
     } finally {
+      leave?.();
       admission[place] -= 1;
       admission.left();
     }

@@ -3,6 +3,7 @@
  * of 2026-07-28 with a `ttlMs`. After `quota`, since the agent pays for what it is given; before `route`, so that a
  * kept answer needs no server.
  */
+import { hash } from 'node:crypto';
 import type { AnswerCache } from '../answer-cache.ts';
 import type { Outcome, Stage } from '../compose.ts';
 import type { Permitted } from '../exchange.ts';
@@ -26,7 +27,8 @@ export function cache(answers: AnswerCache): Stage<Permitted, Permitted> {
     if (message.params?.inputResponses !== undefined || message.params?.requestState !== undefined)
       return next(exchange);
 
-    const key = answers.keyOf(exchange.route.server, keyPartsOf(exchange, message));
+    // Hashed: the agent chooses how long its params are, and the cache counts answers only.
+    const key = answers.keyOf(exchange.route.server, hash('sha256', keyPartsOf(exchange, message)));
     const kept = answers.find(key, message.id);
     if (kept === undefined) {
       exchange.keepAnswer = (answer) => answers.keep(key, answer);

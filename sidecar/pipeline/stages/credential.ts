@@ -5,12 +5,13 @@
  */
 import type { IncomingHttpHeaders } from 'node:http';
 import type { Credential } from '../../credentials/credential.ts';
+import type { Era } from '../../protocol/message.ts';
 import type { Outcome, Stage } from '../compose.ts';
 import type { Attempted } from '../exchange.ts';
 
 export function credential(credentials: ReadonlyMap<string, Credential>): Stage<Attempted, Attempted> {
   return async (exchange, next): Promise<Outcome> => {
-    const headers = forwardable(exchange.request.headers);
+    const headers = forwardable(exchange.request.headers, exchange.era);
     if (exchange.upstreamSessionId !== undefined) headers['mcp-session-id'] = exchange.upstreamSessionId;
 
     const held = credentials.get(exchange.route.server);
@@ -33,12 +34,16 @@ export function credential(credentials: ReadonlyMap<string, Credential>): Stage<
 
 const FORWARDED = new Set(['accept', 'accept-language', 'content-type', 'last-event-id', 'user-agent']);
 
-function forwardable(headers: IncomingHttpHeaders): Record<string, string> {
+const MODERN_ONLY = /^mcp-(?:method|name|param-)/;
+
+function forwardable(headers: IncomingHttpHeaders, era: Era): Record<string, string> {
   const kept: Record<string, string> = {};
   for (const name in headers) {
     // `Mcp-Param-*` that we do not know must be forwarded (2026-07-28, Streamable HTTP). The session id is ours, not the server's.
     if (!FORWARDED.has(name) && (!name.startsWith('mcp-') || name === 'mcp-session-id')) continue;
     const value = headers[name];
+    // The 2025 eras have no such headers, so nobody has checked them against the body.
+    if (era === 'legacy' && MODERN_ONLY.test(name)) continue;
     if (value !== undefined) kept[name] = typeof value === 'string' ? value : value.join(', ');
   }
   return kept;

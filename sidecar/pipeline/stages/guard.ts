@@ -69,6 +69,10 @@ function checkHeaders(request: IncomingMessage, { allowedHosts, allowedOrigins }
   if (origin !== undefined && !isAllowedOrigin(origin.toLowerCase(), allowedOrigins))
     return { kind: 'originNotAllowed', value: origin };
 
+  // A page's image or link is a GET without Origin; browsers say where it comes from all the same.
+  const site = headers['sec-fetch-site'];
+  if (site === 'cross-site' && origin === undefined) return { kind: 'crossSite', value: 'Sec-Fetch-Site cross-site' };
+
   for (let index = 0; index < rawHeaders.length; index += 2) {
     const name = rawHeaders[index]!;
     // `Mcp_Method` becomes `Mcp-Method` behind some servers (CGI), so what we checked would not be what they read.

@@ -19,7 +19,8 @@ export function identify({ methods, challenge }: IdentifyPorts): Stage<Routed, I
     for (const method of methods) {
       const answer = method.identify(request);
       const found: Identification = answer instanceof Promise ? await answer : answer;
-      if (found.kind === 'known') return next(withCaller(exchange, found.caller));
+      if (found.kind === 'known')
+        return exchange.enterAs?.(found.caller.agent) ?? next(withCaller(exchange, found.caller));
       if (found.kind === 'refused')
         return { kind: 'unidentified', challenge: challenge(request), detail: `${method.type}: ${found.detail}` };
     }

@@ -405,8 +405,9 @@ async function readUpTo(answer: UpstreamResponse, bytesMax: number): Promise<Hea
 
 /** A JSON-RPC message of the server, or `undefined` for anything else. */
 function readMessage(bytes: Buffer): JsonObject | undefined {
-  const elements = readMessages(bytes.toString());
-  return elements?.length === 1 ? elements[0] : undefined;
+  const text = bytes.toString();
+  // An array of one would be taken for its element here, and for a list that nobody filters behind us.
+  return text.trimStart().startsWith('[') ? undefined : readMessages(text)?.[0];
 }
 
 function readMessages(text: string): readonly JsonObject[] | undefined {

@@ -102,6 +102,7 @@ function verdictOf({ reason, decision }: Exchange): FinishedExchange['decision']
     case 'unidentified':
     case 'hostNotAllowed':
     case 'originNotAllowed':
+    case 'crossSite':
     case 'malformed':
     case 'badHeader':
       return 'deny';

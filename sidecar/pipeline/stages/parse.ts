@@ -26,7 +26,12 @@ import type { Reason } from '../reason.ts';
 import type { Sessions } from '../sessions.ts';
 
 export interface ParsePorts {
-  readonly limits: { readonly bodyBytes: number; readonly depth: number; readonly batch: number };
+  readonly limits: {
+    readonly bodyBytes: number;
+    readonly depth: number;
+    readonly batch: number;
+    readonly batchAnswerBytes: number;
+  };
   readonly sessions: Sessions;
   /** Whether a trace that starts here is recorded, and whether one that arrives is continued by spans of ours. */
   readonly tracing: { readonly enabled: boolean; readonly sampleRatio: number };
@@ -50,6 +55,13 @@ export function parse(ports: ParsePorts): Stage<Identified, Parsed> {
     if (!body.ok) {
       if (body.error === 'aborted')
         return { kind: 'aborted', detail: 'the agent closed the connection before the request was whole' };
+      if (body.error === 'noRoom')
+        return {
+          kind: 'unavailable',
+          why: 'shedding',
+          detail: 'too many large bodies are being read',
+          retryAfterMs: 1_000,
+        };
       return { kind: 'malformed', reason: { kind: 'tooLarge', bytesMax: limits.bodyBytes } };
     }
     exchange.bytesIn = body.value.length;
@@ -90,7 +102,7 @@ export function parse(ports: ParsePorts): Stage<Identified, Parsed> {
       return next(exchange as Parsed);
     }
     exchange.isBatch = true;
-    await runBatch(exchange as Parsed, parsed.value.messages, traceOf, ports.perElement(next));
+    await runBatch(exchange as Parsed, parsed.value.messages, traceOf, ports.perElement(next), limits.batchAnswerBytes);
     return undefined;
   };
 }

@@ -47,6 +47,16 @@ export function rescue(ports: RescuePorts): Stage<Exchange, Exchange> {
   };
 }
 
+const BY_HEAD: ReadonlySet<Reason['kind']> = new Set([
+  'hostNotAllowed',
+  'originNotAllowed',
+  'crossSite',
+  'badHeader',
+  'unsupportedMediaType',
+  'pathUnknown',
+  'methodNotAllowed',
+]);
+
 function writeRefusal({ reply, request, era }: Exchange, wire: Wire, id: string | number | undefined): void {
   const body = JSON.stringify(
     wire.asToolError && id !== undefined
@@ -77,6 +87,8 @@ function toolErrorResult(wire: Wire, era: Exchange['era']): JsonObject {
 
 /** A body that was refused has been looked at; one that was not read yet is read for its id alone. */
 async function findId(exchange: Exchange, reason: Reason, ports: RescuePorts): Promise<string | number | undefined> {
+  // A web page, or whoever else is not let in, gets none of our time.
+  if (BY_HEAD.has(reason.kind)) return undefined;
   if (reason.kind !== 'malformed') return ports.recoverId(exchange);
   return 'id' in reason.reason ? reason.reason.id : exchange.refusedId;
 }
