@@ -78,10 +78,15 @@ export function parseYaml(text: string, file: string): Result<YamlDocument, Prob
     const { line, col } = lines.linePos(offset);
     return { file, line, column: col, path: '', message };
   };
-  const faults = [...document.errors, ...document.warnings].map(({ code, pos }) =>
-    place(pos[0], FAULTS[code] ?? `not valid YAML (${code})`),
-  );
-  if (faults.length > 0) return err(firstOfEachLine(faults));
+  const faults = firstFaults([...document.errors, ...document.warnings]);
+  if (faults.length > 0)
+    return err(
+      faults.map(({ code, pos }) => {
+        const open = MAY_BE_UNCLOSED.has(code) ? findUnclosed(text, pos[0]) : undefined;
+        if (open !== undefined) return place(open.offset, `this ${open.sign} is not closed`);
+        return place(pos[0], FAULTS[code] ?? `not valid YAML (${code})`);
+      }),
+    );
   const surprises = findSurprises(document).map(({ offset, message }) => place(offset, message));
   if (surprises.length > 0) return err(surprises);
   try {
@@ -95,9 +100,33 @@ export function parseYaml(text: string, file: string): Result<YamlDocument, Prob
   }
 }
 
-/** One slip makes the parser stumble over all that follows on the line. */
-function firstOfEachLine(problems: readonly Problem[]): Problem[] {
-  return problems.filter(({ line }, index) => problems.findIndex((other) => other.line === line) === index);
+/** Faults that leave no doubt about what follows. */
+const HARMLESS: ReadonlySet<YAMLError['code']> = new Set(['DUPLICATE_KEY', 'TAG_RESOLVE_FAILED', 'MULTIPLE_DOCS']);
+
+/** One slip in the syntax makes the parser stumble over all that follows: only the first such is told. */
+function firstFaults(faults: readonly YAMLError[]): readonly YAMLError[] {
+  const [syntax] = faults.filter(({ code }) => !HARMLESS.has(code)).sort((left, right) => left.pos[0] - right.pos[0]);
+  return faults.filter((fault) => fault === syntax || HARMLESS.has(fault.code));
+}
+
+const MAY_BE_UNCLOSED: ReadonlySet<YAMLError['code']> = new Set(['BAD_INDENT', 'MISSING_CHAR']);
+
+/** The innermost bracket or quote before `end` that nothing closes: the parser only tells where it gave up. */
+function findUnclosed(text: string, end: number): { readonly offset: number; readonly sign: string } | undefined {
+  const open: { offset: number; sign: string }[] = [];
+  visit(parseDocument(text, { prettyErrors: false, keepSourceTokens: true }), {
+    Node: (_, { srcToken }) => {
+      if (srcToken?.type === 'flow-collection') {
+        const sign = srcToken.start.type === 'flow-seq-start' ? 'flow-seq-end' : 'flow-map-end';
+        const isClosed = srcToken.end.some(({ type }) => type === sign);
+        if (!isClosed) open.push({ offset: srcToken.start.offset, sign: srcToken.start.source });
+      } else if (srcToken?.type === 'double-quoted-scalar' || srcToken?.type === 'single-quoted-scalar') {
+        const { offset, source } = srcToken;
+        if (source.length === 1 || !source.endsWith(source[0]!)) open.push({ offset, sign: source[0]! });
+      }
+    },
+  });
+  return open.filter(({ offset }) => offset < end).at(-1);
 }
 
 /** What is valid YAML and yet has no meaning as plain data: mappings as keys, aliases to nothing or to themselves. */

@@ -130,7 +130,18 @@ const BAD: [what: string, text: string, ...problems: string[]][] = [
     `a: &a [${'x,'.repeat(20)}]\nb: &b [${'*a,'.repeat(20)}]\nc: [${'*b,'.repeat(20)}]\n`,
     'sidecar.yaml  uses anchors that multiply beyond measure',
   ],
-  ['a bracket too few', 'servers: [\n', 'sidecar.yaml:2:1  the indentation does not fit, or a bracket is not closed'],
+  ['a bracket too few', 'servers: [\n', 'sidecar.yaml:1:10  this [ is not closed'],
+  [
+    'a bracket too few inside others: only the first slip counts',
+    'servers: { a: { command: [npx, x }, b: { url: y } }\npolicy: "p\n',
+    'sidecar.yaml:1:26  this [ is not closed',
+  ],
+  ['a quote too few', 'group: "a\nservers: {}\n', 'sidecar.yaml:1:8  this " is not closed'],
+  [
+    'a wrong indentation',
+    'group: a\n  servers: [x]\n',
+    'sidecar.yaml:1:8  a mapping cannot start here: a colon too many, or a wrong indentation',
+  ],
   [
     'an unknown key',
     `groop: x\n${WHOLE}timeouts: { conect: 3s }\nzzz: 1\n`,
