@@ -5,7 +5,6 @@
  * (CVE-2026-27896); others trim white space, drop what cannot be seen, or stop at a NUL. What we judged would then not
  * be what the server acts on, so such a key is refused where keys have a meaning to the protocol or to policy.
  */
-import { err, ok, type Result } from '../../policies/result.ts';
 import type { JsonObject, MalformedReason } from './message.ts';
 
 /** The protocol's keys of one kind of object. */
@@ -18,38 +17,85 @@ export function knownKeys(...keys: readonly string[]): KnownKeys {
   return { exact: new Set(keys), folded: new Map(keys.map((key) => [fold(key), key])) };
 }
 
+/**
+ * Characters of different keys outside ASCII that are folded for one body, in UTF-16 units. Folding is linear, but
+ * takes up to a microsecond for each: together at most some 30 ms.
+ */
+const FOLDED_MAX = 32_768;
+
+/** The folds of one body's keys. Rows of a table share their keys, hence what was folded is remembered. */
+export class KeyFolds {
+  /** Made when it is needed: most bodies have none. */
+  #known: Map<string, string> | undefined;
+  #left = FOLDED_MAX;
+
+  /** `undefined` when the body has more of such keys than are looked at. */
+  of(key: string): string | undefined {
+    if (isVisibleAscii(key)) return key.toLowerCase();
+    const known = this.#known?.get(key);
+    if (known !== undefined) return known;
+    this.#left -= key.length;
+    if (this.#left < 0) return undefined;
+    const folded = fold(key);
+    this.#known ??= new Map();
+    this.#known.set(key, folded);
+    return folded;
+  }
+}
+
+const TOO_MANY_FOLDS: MalformedReason = {
+  kind: 'notJsonRpc',
+  detail: `more than ${FOLDED_MAX} characters of keys outside ASCII`,
+  id: undefined,
+};
+
 /** Names by which JavaScript reaches an object's prototype: never a key of the protocol's. */
 const PROTOTYPE_KEYS = new Set(['__proto__', 'constructor', 'prototype']);
 
 /** Refuses keys of an object that look like a known one and are not. Other unknown keys pass. */
-export function refuseLookalikes(object: JsonObject, known: KnownKeys): Result<void, MalformedReason> {
+export function refuseLookalikes(object: JsonObject, known: KnownKeys, folds: KeyFolds): MalformedReason | undefined {
   for (const key in object) {
     if (known.exact.has(key)) continue;
     if (PROTOTYPE_KEYS.has(key)) {
-      return err({ kind: 'notJsonRpc', detail: `the key ${JSON.stringify(key)} is not allowed here`, id: undefined });
+      return { kind: 'notJsonRpc', detail: `the key ${JSON.stringify(key)} is not allowed here`, id: undefined };
     }
-    const looksLike = known.folded.get(fold(key));
-    if (looksLike !== undefined) return err(lookalike(key, looksLike));
+    const folded = folds.of(key);
+    if (folded === undefined) return TOO_MANY_FOLDS;
+    const looksLike = known.folded.get(folded);
+    if (looksLike !== undefined) return lookalike(key, looksLike);
   }
-  return PASSED;
+  return undefined;
 }
 
-/** Refuses two keys of one object that look alike: a tool's arguments, whose names we do not know. */
-export function refuseTwins(object: JsonObject): Result<void, MalformedReason> {
+/**
+ * Refuses two keys of one object that look alike, in `value` and in all that it holds: a tool's arguments, whose names
+ * we do not know. Recurses as deep as `scan` has allowed.
+ */
+export function refuseTwins(value: object, folds: KeyFolds): MalformedReason | undefined {
+  if (Array.isArray(value)) {
+    for (const element of value) {
+      const reason = typeof element === 'object' && element !== null ? refuseTwins(element, folds) : undefined;
+      if (reason !== undefined) return reason;
+    }
+    return undefined;
+  }
+  const object = value as JsonObject;
   let seen: Map<string, string> | undefined;
   for (const key in object) {
+    const member = object[key];
+    const reason = typeof member === 'object' && member !== null ? refuseTwins(member, folds) : undefined;
+    if (reason !== undefined) return reason;
     // Keys that fold to themselves differ from each other, so only the others need to be compared.
     if (isFolded(key)) continue;
-    const folded = fold(key);
+    const folded = folds.of(key);
+    if (folded === undefined) return TOO_MANY_FOLDS;
     const twin = folded !== key && Object.hasOwn(object, folded) ? folded : seen?.get(folded);
-    if (twin !== undefined) return err(lookalike(key, twin));
+    if (twin !== undefined) return lookalike(key, twin);
     seen ??= new Map();
     seen.set(folded, key);
   }
-  return PASSED;
+  return undefined;
 }
-
-const PASSED = ok(undefined);
 
 /** Characters of a key in a reply and in the audit. */
 const SHOWN_MAX = 64;
@@ -75,14 +121,22 @@ function isVisibleAscii(key: string): boolean {
   return true;
 }
 
-/** What the most lenient of parsers would compare. Two keys with the same fold look alike. */
+/**
+ * Longest text that is normalised, in UTF-16 units of what can be seen: normalising takes time quadratic in a run of
+ * combining marks. Three times what any known key could be written in, so a longer key is none of them in disguise.
+ */
+const NORMALISED_MAX = 128;
+
+/** What the most lenient of parsers would compare. Two keys with the same fold look alike. Time is linear in the key. */
 export function fold(key: string): string {
   if (isVisibleAscii(key)) return key.toLowerCase();
   const [untilNul] = key.split('\0', 1) as [string];
+  const visible = untilNul.toWellFormed().replace(INVISIBLE, '');
+  if (visible.length > NORMALISED_MAX) return visible.toLowerCase();
   return (
-    untilNul
-      .toWellFormed()
+    visible
       .normalize('NFKC')
+      // Normalising writes some marks with a space before them.
       .replace(INVISIBLE, '')
       // Upper case first: dotless ı has no lower case other than itself, but shares its upper case with i.
       .toUpperCase()

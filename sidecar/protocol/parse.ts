@@ -6,7 +6,7 @@
  * The bytes are kept, and forwarded as they came. Pure; time and memory are linear in the body, which the caller bounds.
  */
 import { err, ok, type Result } from '../../policies/result.ts';
-import { type KnownKeys, knownKeys, refuseLookalikes, refuseTwins } from './lookalike.ts';
+import { KeyFolds, type KnownKeys, knownKeys, refuseLookalikes, refuseTwins } from './lookalike.ts';
 import type { JsonObject, Layout, MalformedReason, Message, ParsedBody } from './message.ts';
 import { countKeys, findDuplicate, scan, type ScanLimits } from './scan.ts';
 
@@ -59,8 +59,9 @@ export function parseBody(bytes: Buffer, limits: ScanLimits): Result<ParsedBody,
   if (countKeys(value) !== scanned.value.memberCount) return err({ kind: 'duplicateKey', path: findDuplicate(bytes) });
 
   const { elements, layout } = scanned.value;
+  const folds = new KeyFolds();
   if (elements === undefined) {
-    const message = readMessage(value, bytes, layout);
+    const message = readMessage(value, bytes, layout, folds);
     return message.ok ? ok({ kind: 'single', message: message.value }) : message;
   }
 
@@ -72,7 +73,7 @@ export function parseBody(bytes: Buffer, limits: ScanLimits): Result<ParsedBody,
     const own = bytes.subarray(start, end);
     const ownScan = scan(own, limits);
     if (!ownScan.ok) return ownScan;
-    const message = readMessage(element, own, ownScan.value.layout);
+    const message = readMessage(element, own, ownScan.value.layout, folds);
     if (!message.ok) return message;
     if (message.value.method === 'initialize')
       return err({ kind: 'batchRefused', detail: 'initialize must not be part of a batch' });
@@ -81,10 +82,10 @@ export function parseBody(bytes: Buffer, limits: ScanLimits): Result<ParsedBody,
   return ok({ kind: 'batch', messages });
 }
 
-function readMessage(body: unknown, bytes: Buffer, layout: Layout): Result<Message, MalformedReason> {
+function readMessage(body: unknown, bytes: Buffer, layout: Layout, folds: KeyFolds): Result<Message, MalformedReason> {
   if (!isObject(body)) return err({ kind: 'notJsonRpc', detail: 'a message must be a JSON object', id: undefined });
-  const rootKeys = refuseLookalikes(body, ROOT_KEYS);
-  if (!rootKeys.ok) return rootKeys;
+  const unclearRoot = refuseLookalikes(body, ROOT_KEYS, folds);
+  if (unclearRoot !== undefined) return err(unclearRoot);
 
   const { jsonrpc, method, params, result, error } = body;
   const id = isId(body.id) ? body.id : undefined;
@@ -109,28 +110,28 @@ function readMessage(body: unknown, bytes: Buffer, layout: Layout): Result<Messa
   if (!isObject(params)) return refuse('params must be a JSON object');
   const meta = params._meta;
   if (meta !== undefined && !isObject(meta)) return refuse('params._meta must be a JSON object');
-  const unclear = refuseUnclearParams(params, meta);
+  const unclear = refuseUnclearParams(params, meta, folds);
   if (unclear !== undefined) return err(unclear);
   return ok({ kind, method, id, params, meta, body, bytes, layout });
 }
 
-function refuseUnclearParams(params: JsonObject, meta: JsonObject | undefined): MalformedReason | undefined {
+function refuseUnclearParams(
+  params: JsonObject,
+  meta: JsonObject | undefined,
+  folds: KeyFolds,
+): MalformedReason | undefined {
   const { arguments: args, ref, notifications } = params;
   return (
-    lookalikeIn(params, PARAMS_KEYS) ??
-    lookalikeIn(meta, META_KEYS) ??
-    lookalikeIn(ref, REF_KEYS) ??
-    lookalikeIn(notifications, NOTIFICATIONS_KEYS) ??
-    (isObject(args) ? reasonOf(refuseTwins(args)) : undefined)
+    lookalikeIn(params, PARAMS_KEYS, folds) ??
+    lookalikeIn(meta, META_KEYS, folds) ??
+    lookalikeIn(ref, REF_KEYS, folds) ??
+    lookalikeIn(notifications, NOTIFICATIONS_KEYS, folds) ??
+    (isObject(args) ? refuseTwins(args, folds) : undefined)
   );
 }
 
-function lookalikeIn(value: unknown, known: KnownKeys): MalformedReason | undefined {
-  return isObject(value) ? reasonOf(refuseLookalikes(value, known)) : undefined;
-}
-
-function reasonOf(result: Result<void, MalformedReason>): MalformedReason | undefined {
-  return result.ok ? undefined : result.error;
+function lookalikeIn(value: unknown, known: KnownKeys, folds: KeyFolds): MalformedReason | undefined {
+  return isObject(value) ? refuseLookalikes(value, known, folds) : undefined;
 }
 
 /** MCP narrows JSON-RPC: a string or an integer, never null. Beyond 2^53 the id that we log would not be the one that is sent. */

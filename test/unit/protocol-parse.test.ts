@@ -211,12 +211,63 @@ test('two arguments that look alike are refused', () => {
   }
 });
 
+test('two keys that look alike are refused at every depth of the arguments', () => {
+  for (const args of ['{"options":{"force":false,"Force":true}}', '{"list":[1,[{"a":{"\u017ft":1,"ST":2}}]]}']) {
+    assert.equal(
+      refused(JSON.stringify(VALID).replace('{"query":"cats","perPage":5}', args)).kind,
+      'lookalikeKey',
+      args,
+    );
+  }
+  accepted({ ...VALID, params: { ...VALID.params, arguments: { rows: [{ Id: 1 }, { id: 2 }], id: { ID: null } } } });
+});
+
+test('keys of combining marks cost no more than others', () => {
+  const marks = (count: number) => '\u0301\u0316'.repeat(count / 2);
+  const among = (keys: string) => JSON.stringify(VALID).replace('"name"', `${keys},"name"`);
+  const inside = (keys: string) => JSON.stringify(VALID).replace('"query"', `${keys},"query"`);
+  const many = Array.from({ length: 30_000 }, (_, index) => `"${index}${marks(60)}":1`).join();
+  const shapes: Record<string, [body: string, passes: boolean]> = {
+    'one long key in params': [among(`"${marks(60_000)}":1`), false],
+    'one long key in arguments': [inside(`"${marks(60_000)}":1`), false],
+    'a key of half the bound': [inside(`"${marks(16_000)}":1`), true],
+    'marks with something invisible between': [inside(`"${'\u0301\u200b\u0316\u200b'.repeat(8000)}":1`), true],
+    'many keys in params': [among(many), false],
+    'many keys in arguments': [inside(many), false],
+  };
+  for (const [name, [body, passes]] of Object.entries(shapes)) {
+    const start = performance.now();
+    assert.equal(parse(body).ok, passes, name);
+    const millis = performance.now() - start;
+    assert.ok(millis < 250, `${name}: ${millis} ms`);
+  }
+});
+
+test('the same keys in many rows are folded once', () => {
+  const rows = Array.from({ length: 5000 }, (_, index) => ({ название: index, цена: 1, Город: 2 }));
+  accepted({ ...VALID, params: { ...VALID.params, arguments: { rows } } });
+});
+
+test('a key is compared by what can be seen of it, however long the rest', () => {
+  for (const invisible of ['\u200b'.repeat(1000), ' '.repeat(1000), `\\u0000${'x'.repeat(1000)}`]) {
+    assert.equal(refused(JSON.stringify(VALID).replace('"method"', `"method${invisible}"`)).kind, 'lookalikeKey');
+  }
+});
+
 test('keys of others pass, whatever they look like', () => {
   const params = {
     ...VALID.params,
     level: 'info',
     X: 1,
-    arguments: { Method: 1, params: { Name: 1, name: 2 }, user_id: 1, userId: 2, constructor: 1, résumé: 1, resume: 2 },
+    arguments: {
+      Method: 1,
+      params: { Name: 1, method: 2 },
+      user_id: 1,
+      userId: 2,
+      constructor: 1,
+      résumé: 1,
+      resume: 2,
+    },
     _meta: { 'com.example/Key': 1, 'com.example/other': 2, Progress: 3, ключ: 4 },
   };
   accepted({ ...VALID, extra: 1, params });
