@@ -55,6 +55,6 @@ export async function loadDemo(
   return assemble(document, {
     environment,
     origin: { kind: 'demo', file: undefined },
-    notes: ['no sidecar.yaml and no .mcp.json here: this is the bundled demo (sidecar init writes a sidecar.yaml)'],
+    notes: ['no sidecar.yaml and no .mcp.json here: this is the bundled demo (npx sidecar init writes a sidecar.yaml)'],
   });
 }

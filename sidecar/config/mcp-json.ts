@@ -71,8 +71,7 @@ export async function importMcpJson(
     if (faults.length === 0) sound.push(server);
     else problems.push(...faults.map((message) => document.locate({ path: server.path, at: 'key', message })));
   }
-  if (sound.length === 0)
-    return err([...problems, document.locate({ path: [], at: 'value', message: 'names no server that can be used' })]);
+  if (sound.length === 0) return err([...problems, document.locate({ path: [], at: 'value', message: noneOf(notes) })]);
 
   const paths = new Map(sound.map(({ name, path }) => [name, path]));
   const inMemory: YamlDocument = {
@@ -90,18 +89,25 @@ export async function importMcpJson(
     .filter((reference) => reference.inline && paths.has(reference.server))
     .map(
       ({ server, place }) =>
-        `server ${server}: ${place} holds a secret in ${basename(document.file)} (sidecar init moves it out)`,
+        `server ${server}: ${place} holds a secret in ${basename(document.file)} (npx sidecar init writes a reference for it)`,
     );
   return assemble(inMemory, {
     environment: { ...environment, ...values },
     origin: { kind: 'mcpJson', file: document.file },
     notes: [
-      'no policy of your own yet: library/observe allows EVERYTHING and records what happens (sidecar init writes a policy)',
+      'no policy of your own yet: library/observe allows EVERYTHING and records what happens (npx sidecar init writes a policy)',
       ...problems.map((problem) => `left out: ${formatProblems([problem])}`),
       ...notes,
       ...inline,
     ],
   });
+}
+
+/** Says why nothing is left: what was left out on purpose is in the notes. */
+function noneOf(notes: readonly string[]): string {
+  const reasons = notes.length === 0 ? '' : `: ${notes.join('; ')}`;
+  const isPasted = notes.some((note) => note.endsWith(IS_SIDECAR));
+  return `names no server that can be used${reasons}${isPasted ? ' (put the servers back, and run npx sidecar init before pasting the address of the sidecar here: it keeps them in sidecar.yaml)' : ''}`;
 }
 
 /** Looks up what the references stand for, into `values`; gives what is missing. */
@@ -167,6 +173,8 @@ function freeName(written: string, taken: ReadonlySet<string>): string {
 
 const KNOWN_KEYS = new Set('type command args env cwd url headers disabled'.split(' '));
 const SIDECAR_NAMES = new Set(['sidecar', 'mcp-sidecar']);
+
+const IS_SIDECAR = 'is this sidecar itself, and left out: it would call itself';
 
 class EntryReader {
   readonly references: Reference[] = [];
@@ -294,7 +302,7 @@ class EntryReader {
   }
 
   #skipLoop(name: string): Result<undefined, never> {
-    this.notes.push(`server ${name} is this sidecar itself, and left out: it would call itself`);
+    this.notes.push(`server ${name} ${IS_SIDECAR}`);
     return ok(undefined);
   }
 }

@@ -184,6 +184,14 @@ describe('in memory', () => {
     assert.match(formatProblems(loaded.error), /mcpServers\.old.*\n.*names no server that can be used/);
   });
 
+  it('a file that only leads back to the sidecar says why nothing is left, and what to do', async () => {
+    const loaded = await load({ sidecar: { url: 'http://127.0.0.1:4180/mcp' }, off: { command: 'x', disabled: true } });
+    assert.ok(!loaded.ok);
+    const text = formatProblems(loaded.error);
+    assert.match(text, /no server that can be used: server sidecar is this sidecar itself.*; server off is disabled/);
+    assert.match(text, /run npx sidecar init before pasting/);
+  });
+
   it('neither mcpServers nor servers is an error', async () => {
     writeFileSync(FILE, '{}');
     const loaded = await loadConfig(FILE, {});
