@@ -151,6 +151,8 @@ function malformed(reason: MalformedReason): Wire {
       return refusal(400, -32700, `Parse error: ${reason.detail}`);
     case 'tooDeep':
       return refusal(400, -32600, `Invalid request: nested deeper than ${reason.depthMax} levels`);
+    case 'tooManyMembers':
+      return refusal(400, -32600, `Invalid request: more than ${reason.membersMax} members of objects`);
     case 'tooLarge':
       return refusal(413, -32600, `Invalid request: larger than ${reason.bytesMax} bytes`);
     case 'duplicateKey':

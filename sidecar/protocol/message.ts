@@ -56,6 +56,7 @@ export type ParsedBody =
 export type MalformedReason =
   | { readonly kind: 'notJson'; readonly detail: string }
   | { readonly kind: 'tooDeep'; readonly depthMax: number }
+  | { readonly kind: 'tooManyMembers'; readonly membersMax: number }
   | { readonly kind: 'tooLarge'; readonly bytesMax: number }
   | { readonly kind: 'duplicateKey'; readonly path: string }
   | { readonly kind: 'lookalikeKey'; readonly key: string; readonly looksLike: string }

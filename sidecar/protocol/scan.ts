@@ -2,7 +2,7 @@
  * The first look at a JSON text, by its bytes, before `JSON.parse` builds anything of it.
  *
  * One pass bounds the depth (a million nested arrays parse, and then break every recursive reader behind us), counts
- * the members of all objects, cuts a batch into its elements, and finds the places that a splice touches. Linear in the
+ * and bounds the members of all objects, cuts a batch into its elements, and finds the places that a splice touches. Linear in the
  * bytes; memory is the layout and at most `batchMax` ranges.
  *
  * It does not check the grammar: what it reports is only meaningful for a text that `JSON.parse` accepts as well.
@@ -39,6 +39,9 @@ export interface Scan {
   /** The elements of a root array; `undefined` when the root is anything else. */
   readonly elements: readonly ByteRange[] | undefined;
 }
+
+/** Members of all objects of one text: what is built of them, and walked, costs a hundred times their bytes. */
+export const MEMBERS_MAX = 50_000;
 
 const ROOT_KEYS = ['id', 'params'].map((key) => Buffer.from(key));
 const PARAMS_KEYS = ['_meta', 'arguments'].map((key) => Buffer.from(key));
@@ -85,7 +88,7 @@ export function scan(bytes: Buffer, { depthMax, batchMax }: ScanLimits): Result<
         at = stringEnd - 1;
         break;
       case COLON:
-        memberCount++;
+        if (++memberCount > MEMBERS_MAX) return err({ kind: 'tooManyMembers', membersMax: MEMBERS_MAX });
         if (depth === 1) {
           rootKey = keyIndex(bytes, stringStart, stringEnd, ROOT_KEYS);
           if (rootKey !== 0) rootValue = skipSpace(bytes, at + 1);

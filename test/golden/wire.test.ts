@@ -80,6 +80,12 @@ const GOLDEN: readonly (readonly [Reason, number, number, string, unknown?])[] =
     'Invalid request: nested deeper than 64 levels',
   ],
   [
+    { kind: 'malformed', reason: { kind: 'tooManyMembers', membersMax: 50_000 } },
+    400,
+    -32600,
+    'Invalid request: more than 50000 members of objects',
+  ],
+  [
     { kind: 'malformed', reason: { kind: 'tooLarge', bytesMax: 10 } },
     413,
     -32600,

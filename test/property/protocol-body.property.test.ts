@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { fold } from '../../sidecar/protocol/lookalike.ts';
 import type { Message } from '../../sidecar/protocol/message.ts';
 import { parseBody } from '../../sidecar/protocol/parse.ts';
 import { spliceTrace } from '../../sidecar/protocol/splice.ts';
@@ -57,8 +58,9 @@ const { json } = fc.letrec<{ json: string; array: string; object: string }>((tie
   array: fc
     .tuple(space, fc.array(fc.tuple(space, tie('json'), space), { maxLength: 3 }))
     .map(([gap, items]) => `[${gap}${items.map((item) => item.join('')).join(',')}]`),
+  // Keys that look alike are refused in arguments: that is tested elsewhere.
   object: fc
-    .uniqueArray(fc.tuple(string, tie('json')), { maxLength: 3, selector: ([key]) => key })
+    .uniqueArray(fc.tuple(string, tie('json')), { maxLength: 3, selector: ([key]) => fold(key) })
     .chain((members) => objectOf(members.map(([key, value]) => [key, fc.constant(value)]))),
 }));
 

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { MalformedReason } from '../../sidecar/protocol/message.ts';
 import { parseBody } from '../../sidecar/protocol/parse.ts';
+import { MEMBERS_MAX } from '../../sidecar/protocol/scan.ts';
 
 const LIMITS = { depthMax: 64, batchMax: 3 };
 
@@ -284,6 +285,16 @@ test('depth is bounded, and a hundred thousand levels cost nothing', () => {
   }
   // Brackets inside strings are text.
   accepted(JSON.stringify({ ...VALID, params: { ...VALID.params, arguments: { query: `${'[{"'.repeat(1000)}\\` } } }));
+});
+
+test('the members of all objects together are bounded, before anything is built of them', () => {
+  const withMembers = (count: number) =>
+    JSON.stringify(VALID).replace('"cats"', `[${Array.from({ length: count }, () => '{"a":1}').join()}]`);
+  const own = 4 + 3 + 2 + 1; // Of the message, params, arguments and _meta.
+  accepted(withMembers(MEMBERS_MAX - own));
+  assert.deepEqual(refused(withMembers(MEMBERS_MAX - own + 1)), { kind: 'tooManyMembers', membersMax: MEMBERS_MAX });
+  assert.equal(refused(`[${'{"a":1},'.repeat(200_000)}`).kind, 'batchRefused');
+  assert.equal(refused('{"a":'.repeat(40) + '{"a":1,'.repeat(20) + '"b":1,'.repeat(100_000)).kind, 'tooManyMembers');
 });
 
 test('a batch is cut into messages that own their bytes', () => {
