@@ -10,6 +10,7 @@ import { parseRate } from './rate.ts';
 import { parsePointer } from './redact.ts';
 import { err, ok, type Result } from './result.ts';
 import { type PolicyDocument, policySchema } from './schema.ts';
+import { normaliseUri } from './uri.ts';
 
 export type { CompiledPolicy } from './policy.ts';
 
@@ -83,13 +84,13 @@ function ruleGrant(rule: PolicyDocument['rules'][number]): Grant {
 
 type Selector = NonNullable<PolicyDocument['rules'][number]['allow']>[number];
 
-function compileSelector({ server, tools, prompts, resources, methods }: Selector): CompiledSelector {
+function compileSelector({ server, tools, prompts, resources = [], methods }: Selector): CompiledSelector {
   const globs = (patterns: readonly string[] = []): Glob[] => patterns.map((pattern) => compiled(compileGlob(pattern)));
   return {
     server: compiled(compileGlob(server)),
     tool: globs(tools),
     prompt: globs(prompts),
-    resource: globs(resources),
+    resource: globs([...resources, ...resources.map(normaliseUri).filter((pattern) => !resources.includes(pattern))]),
     method: globs(methods),
   };
 }

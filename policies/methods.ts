@@ -2,10 +2,13 @@
  * Which of MCP's methods name something that policy governs, as a table of every revision from 2025-03-26 to
  * 2026-07-28 and of the tasks extension.
  *
- * A method that is not in the table is a target of kind `method`: refused unless a selector's `methods` allows it.
+ * A method that is not in the table is a target of kind `method`: refused unless a selector's `methods` allows it. So are
+ * the tasks methods (`tasks/get`, `tasks/result`, …), deliberately: agents of a group share its credential, hence the
+ * server lets each of them read and cancel the tasks of all.
  */
 import type { Target } from './decision.ts';
 import { err, ok, type Result } from './result.ts';
+import { normaliseUri, uriProblem } from './uri.ts';
 
 type Params = Readonly<Record<string, unknown>>;
 export type AnnotationsOf = (tool: string) => Readonly<Record<string, unknown>> | undefined;
@@ -26,13 +29,6 @@ const METHODS: ReadonlyMap<string, Names> = new Map([
   ['prompts/list', 'nothing'],
   ['resources/list', 'nothing'],
   ['resources/templates/list', 'nothing'],
-  // Tasks: 2025-11-25 (get, result, list, cancel) and the extension (get, update, cancel). The task began with a
-  // tools/call that was judged.
-  ['tasks/get', 'nothing'],
-  ['tasks/result', 'nothing'],
-  ['tasks/list', 'nothing'],
-  ['tasks/cancel', 'nothing'],
-  ['tasks/update', 'nothing'],
   // What carries data.
   ['tools/call', 'tool'],
   ['prompts/get', 'prompt'],
@@ -45,18 +41,52 @@ const METHODS: ReadonlyMap<string, Names> = new Map([
 ]);
 
 /**
- * What a message asks for; empty for the protocol's own. Every target has to be allowed.
+ * The protocol's notifications, of both directions and every revision, of subscriptions (2026-07-28) and of the tasks
+ * extension: let through. One with an id is none.
+ */
+const NOTIFICATIONS: ReadonlySet<string> = new Set(
+  [
+    'initialized',
+    'cancelled',
+    'progress',
+    'message',
+    'roots/list_changed',
+    'tools/list_changed',
+    'prompts/list_changed',
+    'resources/list_changed',
+    'resources/updated',
+    'subscriptions/acknowledged',
+    'elicitation/complete',
+    'tasks',
+    'tasks/status',
+  ].map((name) => `notifications/${name}`),
+);
+
+/** Subscriptions of one subscriptions/listen. Each is judged alone. */
+const SUBSCRIPTIONS_MAX = 1000;
+
+/** A message, by what of it is looked at here. */
+export interface Asking {
+  readonly kind: 'request' | 'notification' | 'response';
+  readonly method: string;
+  readonly params: Params | undefined;
+}
+
+/**
+ * What a message asks for; empty for the protocol's own. Every target has to be allowed: a URI that can be written in
+ * several ways is two, as it came and in its normal form.
  *
  * @param annotationsOf The tool's hints as its server listed them; `undefined` when not known.
- * @returns an error when params do not name what the method needs: the message is malformed, and goes nowhere.
+ * @returns an error when params do not name what the method needs, or name it unclearly: the message is malformed, and
+ * goes nowhere.
  */
 export function targetsOf(
   server: string,
-  method: string,
-  params: Params | undefined,
+  { kind, method, params }: Asking,
   annotationsOf: AnnotationsOf,
 ): Result<Target[], string> {
-  const names = METHODS.get(method) ?? (method.startsWith('notifications/') ? 'nothing' : undefined);
+  const isNotification = kind === 'notification' && NOTIFICATIONS.has(method);
+  const names = METHODS.get(method) ?? (isNotification ? 'nothing' : undefined);
   switch (names) {
     case undefined:
       return ok([{ kind: 'method', server, name: method }]);
@@ -73,7 +103,7 @@ export function targetsOf(
     }
     case 'resource': {
       const uri = params?.uri;
-      return typeof uri === 'string' ? ok([{ kind: 'resource', server, uri }]) : err(`${method} needs params.uri`);
+      return typeof uri === 'string' ? resourceTargets(server, [uri]) : err(`${method} needs params.uri`);
     }
     case 'completion':
       return completionTarget(server, params?.ref);
@@ -82,10 +112,22 @@ export function targetsOf(
   }
 }
 
+function resourceTargets(server: string, uris: readonly string[]): Result<Target[], string> {
+  const targets: Target[] = [];
+  for (const uri of uris) {
+    const problem = uriProblem(uri);
+    if (problem !== undefined) return err(`the URI of a resource ${problem}`);
+    targets.push({ kind: 'resource', server, uri });
+    const normal = normaliseUri(uri);
+    if (normal !== uri) targets.push({ kind: 'resource', server, uri: normal });
+  }
+  return ok(targets);
+}
+
 function completionTarget(server: string, ref: unknown): Result<Target[], string> {
   const { type, name, uri } = (ref ?? {}) as { type?: unknown; name?: unknown; uri?: unknown };
   if (type === 'ref/prompt' && typeof name === 'string') return ok([{ kind: 'prompt', server, name }]);
-  if (type === 'ref/resource' && typeof uri === 'string') return ok([{ kind: 'resource', server, uri }]);
+  if (type === 'ref/resource' && typeof uri === 'string') return resourceTargets(server, [uri]);
   return err('completion/complete needs params.ref of type ref/prompt with a name or ref/resource with a uri');
 }
 
@@ -93,7 +135,9 @@ function subscriptionTargets(server: string, notifications: unknown): Result<Tar
   const uris = (notifications as Params | null | undefined)?.resourceSubscriptions ?? [];
   if (!Array.isArray(uris) || !uris.every((uri) => typeof uri === 'string'))
     return err('subscriptions/listen needs params.notifications.resourceSubscriptions to be a list of URIs');
-  return ok(uris.map((uri) => ({ kind: 'resource', server, uri })));
+  if (uris.length > SUBSCRIPTIONS_MAX)
+    return err(`subscriptions/listen takes at most ${SUBSCRIPTIONS_MAX} resourceSubscriptions`);
+  return resourceTargets(server, uris);
 }
 
 /** How a list's answer is filtered: `result[itemsKey][n][idField]` names an item. */
@@ -134,6 +178,8 @@ export function listedTarget(server: string, list: ListKind, item: unknown): Tar
       return { kind: 'prompt', server, name: id };
     case 'resources':
     case 'resourceTemplates':
+      // It could not be read.
+      if (uriProblem(id) !== undefined) return undefined;
       return { kind: 'resource', server, uri: id };
   }
 }

@@ -49,7 +49,7 @@ function decideOne(bytes: Buffer, now: number): Buffer {
   const { message } = parsed.value;
   if (!classify(parsed.value, headers).ok) throw new Error('the headers were refused');
   const trace = continueTrace({}, tracing);
-  const targets = targetsOf('bench', message.method, message.params, () => undefined);
+  const targets = targetsOf('bench', message, () => undefined);
   if (!targets.ok) throw new Error(targets.error);
   const target = targets.value[0]!;
   const args = message.params?.arguments as Call['args'];

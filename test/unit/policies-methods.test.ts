@@ -3,8 +3,10 @@ import { describe, it } from 'node:test';
 import { listedTarget, listKindOf, targetsOf } from '../../policies/methods.ts';
 
 const HINTS = { readOnlyHint: true };
-const ask = (method: string, params?: Record<string, unknown>) =>
-  targetsOf('s', method, params, (name) => (name === 'known' ? HINTS : undefined));
+type Kind = 'request' | 'notification' | 'response';
+const kindOf = (method: string): Kind => (method.startsWith('notifications/') ? 'notification' : 'request');
+const ask = (method: string, params?: Record<string, unknown>, kind: Kind = kindOf(method)) =>
+  targetsOf('s', { kind, method, params }, (name) => (name === 'known' ? HINTS : undefined));
 
 describe('what a message asks for', () => {
   const OWN = [
@@ -20,11 +22,6 @@ describe('what a message asks for', () => {
     'notifications/cancelled',
     'notifications/progress',
     'notifications/roots/list_changed',
-    'tasks/get',
-    'tasks/result',
-    'tasks/list',
-    'tasks/cancel',
-    'tasks/update',
     '',
   ];
   for (const method of OWN)
@@ -52,6 +49,13 @@ describe('what a message asks for', () => {
       ],
     ],
     ['subscriptions/listen', { notifications: { toolsListChanged: true } }, []],
+    ...['get', 'result', 'list', 'cancel', 'update'].map((name): [string, Record<string, unknown>, object[]] => [
+      `tasks/${name}`,
+      { taskId: '1' },
+      [{ kind: 'method', server: 's', name: `tasks/${name}` }],
+    ]),
+    ['notifications/vendor', {}, [{ kind: 'method', server: 's', name: 'notifications/vendor' }]],
+    ['notifications/', {}, [{ kind: 'method', server: 's', name: 'notifications/' }]],
     ['vendor/thing', {}, [{ kind: 'method', server: 's', name: 'vendor/thing' }]],
     ['Tools/Call', { name: 'known' }, [{ kind: 'method', server: 's', name: 'Tools/Call' }]],
     ['sampling/createMessage', {}, [{ kind: 'method', server: 's', name: 'sampling/createMessage' }]],
@@ -77,6 +81,23 @@ describe('what a message asks for', () => {
     it(`${method} ${JSON.stringify(params)} is malformed`, () => assert.equal(ask(method, params).ok, false));
 });
 
+describe('a notification of the protocol', () => {
+  it('is none when it has an id', () =>
+    assert.deepEqual(ask('notifications/cancelled', {}, 'request'), {
+      ok: true,
+      value: [{ kind: 'method', server: 's', name: 'notifications/cancelled' }],
+    }));
+});
+
+describe('a list of subscriptions', () => {
+  const listen = (count: number) =>
+    ask('subscriptions/listen', { notifications: { resourceSubscriptions: Array(count).fill('u:1') } });
+  it('has at most 1000', () => {
+    assert.equal(listen(1000).ok, true);
+    assert.equal(listen(1001).ok, false);
+  });
+});
+
 describe('what an item of a list stands for', () => {
   const LISTED: [method: string, item: unknown, target: object | undefined][] = [
     ['tools/list', { name: 't', annotations: HINTS }, { kind: 'tool', server: 's', name: 't', annotations: HINTS }],
@@ -84,6 +105,7 @@ describe('what an item of a list stands for', () => {
     ['prompts/list', { name: 'p' }, { kind: 'prompt', server: 's', name: 'p' }],
     ['resources/list', { uri: 'u', name: 'n' }, { kind: 'resource', server: 's', uri: 'u' }],
     ['resources/templates/list', { uriTemplate: 'f:///{x}' }, { kind: 'resource', server: 's', uri: 'f:///{x}' }],
+    ['resources/list', { uri: 'file:///a/../b' }, undefined],
     ['resources/list', { name: 'n' }, undefined],
     ['tools/list', null, undefined],
     ['tools/list', 'x', undefined],

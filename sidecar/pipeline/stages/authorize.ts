@@ -75,9 +75,7 @@ function judge(exchange: Parsed, { policy, version }: ActivePolicy, ports: Autho
         detail: `2026-07-28 has no ${message.method}`,
       };
     }
-    const targets = targetsOf(route.server, message.method, message.params, (tool) =>
-      ports.catalog.annotationsOf(route.server, tool),
-    );
+    const targets = targetsOf(route.server, message, (tool) => ports.catalog.annotationsOf(route.server, tool));
     if (!targets.ok)
       return { kind: 'malformed', reason: { kind: 'envelopeMissing', detail: targets.error, id: message.id } };
     exchange.targets = targets.value;
