@@ -240,7 +240,7 @@ describe('how big', () => {
 });
 
 describe('how slow', () => {
-  const TIMEOUTS = { headMs: 300, requestMs: 600, keepAliveMs: 300, lookMs: 100 };
+  const TIMEOUTS = { headMs: 300, requestMs: 1_500, keepAliveMs: 300, lookMs: 100 };
 
   async function listening(context: TestContext) {
     const opened = await openListener(
@@ -292,8 +292,10 @@ describe('how slow', () => {
       assert.equal((await ask(base, { body: '{}' })).text, 'served');
       served += 1;
     }
-    const closedAfter = Math.max(...(await all)) - started;
-    assert.ok(closedAfter < 4_000, `${closedAfter} ms`);
+    const closedAfter = (await all).map((at) => at - started);
+    const [heads, bodies] = [0, 1].map((odd) => closedAfter.filter((_after, index) => index % 2 === odd));
+    assert.ok(Math.max(...heads!) < Math.min(...bodies!), `${Math.max(...heads!)} and ${Math.min(...bodies!)} ms`);
+    assert.ok(Math.max(...bodies!) < 5_000, `${Math.max(...bodies!)} ms`);
     assert.ok(served > 5);
   });
 
