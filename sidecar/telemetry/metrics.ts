@@ -56,6 +56,7 @@ const UNKNOWN_NAME: ReadonlySet<number | undefined> = new Set([-32601, -32602, -
 const REASON_KINDS: ReadonlySet<string> = new Set([
   'hostNotAllowed',
   'originNotAllowed',
+  'crossSite',
   'pathUnknown',
   'methodNotAllowed',
   'badHeader',

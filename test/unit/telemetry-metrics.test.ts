@@ -110,6 +110,7 @@ test('an exchange is counted and timed on both sides', () => {
 const KINDS: Record<Reason['kind'], true> = {
   hostNotAllowed: true,
   originNotAllowed: true,
+  crossSite: true,
   pathUnknown: true,
   methodNotAllowed: true,
   badHeader: true,
