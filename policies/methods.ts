@@ -140,18 +140,17 @@ function subscriptionTargets(server: string, notifications: unknown): Result<Tar
   return resourceTargets(server, uris);
 }
 
-/** How a list's answer is filtered: `result[itemsKey][n][idField]` names an item. */
+/** How a list's answer is filtered: `result[kind][n][idField]` names an item. */
 export interface ListKind {
   readonly kind: 'tools' | 'prompts' | 'resources' | 'resourceTemplates';
-  readonly itemsKey: 'tools' | 'prompts' | 'resources' | 'resourceTemplates';
   readonly idField: 'name' | 'uri' | 'uriTemplate';
 }
 
 const LISTS: ReadonlyMap<string, ListKind> = new Map<string, ListKind>([
-  ['tools/list', { kind: 'tools', itemsKey: 'tools', idField: 'name' }],
-  ['prompts/list', { kind: 'prompts', itemsKey: 'prompts', idField: 'name' }],
-  ['resources/list', { kind: 'resources', itemsKey: 'resources', idField: 'uri' }],
-  ['resources/templates/list', { kind: 'resourceTemplates', itemsKey: 'resourceTemplates', idField: 'uriTemplate' }],
+  ['tools/list', { kind: 'tools', idField: 'name' }],
+  ['prompts/list', { kind: 'prompts', idField: 'name' }],
+  ['resources/list', { kind: 'resources', idField: 'uri' }],
+  ['resources/templates/list', { kind: 'resourceTemplates', idField: 'uriTemplate' }],
 ]);
 
 export function listKindOf(method: string): ListKind | undefined {

@@ -7,8 +7,9 @@
  * and a grant is given back at most 1/60 of the window late. Only `settle` may go over, since the tokens are spent by
  * then; later calls wait that out. A clock that jumps back is held where it was, and mints nothing.
  *
- * Bounded: 61 numbers a key, {@link KEYS_MAX} keys; when full, keys whose window has passed make room, and if none
- * has, a call that needs a new key is refused.
+ * Bounded: 61 numbers a key, {@link KEYS_MAX} keys, of which one agent brings up {@link KEYS_PER_AGENT_MAX}; keys whose
+ * window has passed make room. Beyond that an agent's new keys share one counter a bound, so that whoever invents names
+ * spends his own quota and nobody else's. They share it until all of it has left the window: no quota starts anew.
  */
 import { type Predicate, variablesOf } from './cel.ts';
 import { rolesOf } from './decide.ts';
@@ -19,6 +20,7 @@ import { err, ok, type Result } from './result.ts';
 const SLOTS = 60;
 const RING = SLOTS + 1;
 export const KEYS_MAX = 10_000;
+export const KEYS_PER_AGENT_MAX = 1000;
 /** A count beyond this is cut: sums stay exact integers. */
 const AMOUNT_MAX = 1e12;
 
@@ -28,6 +30,10 @@ export interface Charge extends Rate {
   readonly dimension: Dimension;
   /** Names the counter: two different sets of quota, bound and key values never share it. */
   readonly key: string;
+  /** Names the counter that the agent's keys share when it has too many. */
+  readonly surplusKey: string;
+  /** Who brings the key up. */
+  readonly agent: string;
   readonly cost: number;
 }
 
@@ -57,11 +63,15 @@ export function chargesOf(
   };
   return policy.quotas.flatMap(({ name, condition, key, bounds }) => {
     if (excluded(condition?.stable) || excluded(condition?.perCall)) return [];
+    // An object, which no list of values is.
+    const surplus = JSON.stringify({ agent: subject.agent.name });
     const values = JSON.stringify(key.map((part) => keyValue(part, subject, target, call)));
     return bounds.map(({ limit, windowMs, dimension, keyPrefix }) => ({
       quota: name,
       dimension,
       key: keyPrefix + values,
+      surplusKey: keyPrefix + surplus,
+      agent: subject.agent.name,
       limit,
       windowMs,
       cost: dimension === 'calls' ? 1 : amount(tokens),
@@ -88,6 +98,8 @@ function keyValue(part: KeyPart, subject: Subject, target: Target, call: Call): 
 }
 
 interface Counter {
+  /** Who brought up the key; `undefined` for a counter of a surplus. */
+  readonly agent: string | undefined;
   readonly windowMs: number;
   /** What was granted in slot n lies at `n % RING`, for the last RING slots. */
   readonly ring: Float64Array;
@@ -97,16 +109,27 @@ interface Counter {
 }
 
 export interface QuotaState {
+  /** Keys in all; and as many counters of surpluses. */
   readonly keysMax: number;
+  readonly keysPerAgentMax: number;
   readonly counters: Map<string, Counter>;
+  /** How many of the counters each agent brought up; those of surpluses are under `undefined`. */
+  readonly brought: Map<string | undefined, number>;
   /** The latest time seen. */
   clock: number;
   /** No key expires before: until then a full state need not be swept again. */
   nextExpiry: number;
 }
 
-export function createQuotaState(keysMax = KEYS_MAX): QuotaState {
-  return { keysMax, counters: new Map(), clock: 0, nextExpiry: 0 };
+export function createQuotaState(keysMax = KEYS_MAX, keysPerAgentMax = KEYS_PER_AGENT_MAX): QuotaState {
+  return {
+    keysMax,
+    keysPerAgentMax,
+    counters: new Map(),
+    brought: new Map(),
+    clock: 0,
+    nextExpiry: Number.POSITIVE_INFINITY,
+  };
 }
 
 /** What was granted to one call. Opaque; to be settled or released, once: a second time does nothing. */
@@ -128,19 +151,16 @@ export function reserve(
 ): Result<Reservation, { readonly quota: string; readonly retryAfterMs: number }> {
   tick(state, now);
   let spent: { readonly quota: string; readonly retryAfterMs: number } | undefined;
-  const missing: Charge[] = [];
-  for (const charge of charges) {
-    const counter = state.counters.get(charge.key);
-    if (counter === undefined) missing.push(charge);
-    const retryAfterMs = waitFor(counter, charge, state.clock);
+  const keyed = charges.map((charge) => ({ charge, key: keyOf(state, charge, charges.length) }));
+  for (const { charge, key } of keyed) {
+    const retryAfterMs =
+      key === undefined ? state.nextExpiry - state.clock : waitFor(state.counters.get(key), charge, state.clock);
     if (retryAfterMs > (spent?.retryAfterMs ?? 0)) spent = { quota: charge.quota, retryAfterMs };
   }
   if (spent !== undefined) return err(spent);
-  if (missing.length > 0 && !makeRoom(state, missing.length))
-    return err({ quota: missing[0]!.quota, retryAfterMs: state.nextExpiry - state.clock });
 
-  const entries = charges.map((charge) => {
-    const counter = counterFor(state, charge);
+  const entries = keyed.map(({ charge, key }) => {
+    const counter = counterFor(state, charge, key!);
     change(counter, counter.slot, charge.cost);
     return { charge, counter, slot: counter.slot };
   });
@@ -225,26 +245,60 @@ function change(counter: Counter, slot: number, difference: number): void {
   counter.total += difference;
 }
 
-function counterFor(state: QuotaState, { key, windowMs }: Charge): Counter {
+function counterFor(state: QuotaState, { agent, windowMs, surplusKey }: Charge, key: string): Counter {
   const known = state.counters.get(key);
   if (known !== undefined) return known;
   const slot = slotAt(state.clock, windowMs);
-  const counter: Counter = { windowMs, ring: new Float64Array(RING), slot, total: 0 };
+  const owner = key === surplusKey ? undefined : agent;
+  const counter: Counter = { agent: owner, windowMs, ring: new Float64Array(RING), slot, total: 0 };
   state.counters.set(key, counter);
+  state.brought.set(owner, broughtBy(state, owner) + 1);
   state.nextExpiry = Math.min(state.nextExpiry, expiryOf(slot, windowMs));
   return counter;
 }
 
-/** Whether there is room for `count` new keys, after dropping those in whose window nothing can be any more. */
-function makeRoom(state: QuotaState, count: number): boolean {
-  const full = () => state.counters.size + count > state.keysMax;
-  if (full() && state.clock >= state.nextExpiry) {
-    state.nextExpiry = Number.POSITIVE_INFINITY;
-    for (const [key, { slot, windowMs }] of state.counters) {
-      const expiry = expiryOf(slot, windowMs);
-      if (expiry <= state.clock) state.counters.delete(key);
-      else state.nextExpiry = Math.min(state.nextExpiry, expiry);
-    }
+/**
+ * Under which key a charge is counted; `undefined` when there is room for none.
+ *
+ * @param count Charges of this call: at most so many new keys.
+ */
+function keyOf(state: QuotaState, { key, surplusKey, agent }: Charge, count: number): string | undefined {
+  if (state.counters.has(key)) return key;
+  const surplus = state.counters.get(surplusKey);
+  if (surplus !== undefined) {
+    advance(surplus, state.clock);
+    // Some of it may be this key's.
+    if (surplus.total > 0) return surplusKey;
   }
-  return !full();
+  if (makeRoom(state, () => hasRoom(state, agent, count))) return key;
+  if (state.counters.has(surplusKey)) return surplusKey;
+  return makeRoom(state, () => broughtBy(state, undefined) + count <= state.keysMax) ? surplusKey : undefined;
+}
+
+function broughtBy(state: QuotaState, agent: string | undefined): number {
+  return state.brought.get(agent) ?? 0;
+}
+
+function hasRoom(state: QuotaState, agent: string, count: number): boolean {
+  const keys = state.counters.size - broughtBy(state, undefined);
+  return keys + count <= state.keysMax && broughtBy(state, agent) + count <= state.keysPerAgentMax;
+}
+
+/** Whether there is room, if need be after dropping the keys in whose window nothing can be any more. */
+function makeRoom(state: QuotaState, isRoom: () => boolean): boolean {
+  if (isRoom()) return true;
+  if (state.clock < state.nextExpiry) return false;
+  state.nextExpiry = Number.POSITIVE_INFINITY;
+  for (const [key, { agent, slot, windowMs }] of state.counters) {
+    const expiry = expiryOf(slot, windowMs);
+    if (expiry > state.clock) {
+      state.nextExpiry = Math.min(state.nextExpiry, expiry);
+      continue;
+    }
+    state.counters.delete(key);
+    const left = broughtBy(state, agent) - 1;
+    if (left === 0) state.brought.delete(agent);
+    else state.brought.set(agent, left);
+  }
+  return isRoom();
 }

@@ -59,6 +59,8 @@ function chargesFor(bounds: readonly { limit: number; windowMs: number }[], whic
     return {
       quota: `q${index}`,
       key: `${which} ${index}`,
+      surplusKey: `surplus ${index}`,
+      agent: 'a',
       dimension,
       limit,
       windowMs,
@@ -118,7 +120,16 @@ describe('the sliding window', () => {
           let clock = 0;
           for (const { waitMs, cost } of asked) {
             clock += waitMs;
-            const charge: Charge = { quota: 'q', key: 'k', dimension: 'calls', limit, windowMs, cost };
+            const charge: Charge = {
+              quota: 'q',
+              key: 'k',
+              surplusKey: 's',
+              agent: 'a',
+              dimension: 'calls',
+              limit,
+              windowMs,
+              cost,
+            };
             if (reserve(state, [charge], clock).ok) granted.push({ at: clock, cost });
           }
           for (const { at } of granted) {
@@ -128,6 +139,49 @@ describe('the sliding window', () => {
         },
       ),
       { numRuns: 300 },
+    );
+  });
+
+  it('of an agent with too many keys never grants a key more than its limit, and takes nothing of others', () => {
+    fc.assert(
+      fc.property(
+        fc.integer({ min: 1, max: 6 }),
+        fc.array(
+          fc.record({
+            who: fc.constantFrom('inventive', 'plain'),
+            key: fc.nat(6),
+            waitMs: fc.oneof(fc.nat(300), fc.nat(12_000)),
+          }),
+          { maxLength: 200 },
+        ),
+        (limit, asked) => {
+          const windowMs = 10_000;
+          const state = createQuotaState(100, 3);
+          const model = createModel();
+          let clock = 0;
+          for (const { who, key, waitMs } of asked) {
+            clock += waitMs;
+            const name = who === 'plain' ? `plain ${key % 3}` : `inventive ${key}`;
+            const charge: Charge = {
+              quota: 'q',
+              key: name,
+              surplusKey: `${who} surplus`,
+              agent: who,
+              dimension: 'calls',
+              limit,
+              windowMs,
+              cost: 1,
+            };
+            const { ok } = reserve(state, [charge], clock);
+            const fits = model.fits([charge], clock);
+            if (who === 'plain') assert.equal(ok, fits, 'exact for who has few keys');
+            else if (ok) assert.equal(fits, true, 'never more than the limit of the key');
+            if (ok) model.grant([charge], clock);
+            assert.ok(state.counters.size <= 8);
+          }
+        },
+      ),
+      { numRuns: 500 },
     );
   });
 });

@@ -103,6 +103,8 @@ const charge = (change: Partial<Charge> = {}): Charge => ({
   quota: 'q',
   dimension: 'calls',
   key: 'k',
+  surplusKey: 'a surplus',
+  agent: 'a',
   limit: 3,
   windowMs: 60_000,
   cost: 1,
@@ -217,18 +219,43 @@ describe('the window', () => {
     assert.equal(reserve(state, [charge({ limit: 2 })], 10).ok, false);
   });
 
-  it('refuses new keys when full, and says when one expires', () => {
-    const state = createQuotaState(2);
-    assert.equal(reserve(state, [charge({ key: 'a' })], 0).ok, true);
-    assert.equal(reserve(state, [charge({ key: 'b' })], 30_000).ok, true);
-    assert.deepEqual(reserve(state, [charge({ key: 'c' })], 40_000), {
-      ok: false,
-      error: { quota: 'q', retryAfterMs: 21_000 },
-    });
-    assert.equal(reserve(state, [charge({ key: 'a' })], 40_000).ok, true, 'known keys go on');
-    const again = reserve(state, [charge({ key: 'c' })], 61_000);
-    assert.deepEqual(again, { ok: false, error: { quota: 'q', retryAfterMs: 30_000 } }, 'a was used again');
-    assert.equal(reserve(state, [charge({ key: 'c' })], 91_000).ok, true, 'b has expired');
-    assert.equal(state.counters.size, 2);
+  it('counts new keys of an agent that has too many together, and lets others go on', () => {
+    const state = createQuotaState(10, 2);
+    const ask = (key: string, who = 'a', now = 0) =>
+      reserve(state, [charge({ key: `${who} ${key}`, surplusKey: `${who} surplus`, agent: who })], now).ok;
+    for (let call = 0; call < 3; call++) assert.equal(ask('1'), true);
+    assert.equal(ask('2'), true);
+    for (let call = 0; call < 3; call++) assert.equal(ask(`new ${call}`), true);
+    for (let call = 0; call < 100; call++) assert.equal(ask(`newer ${call}`), false, 'the surplus is spent');
+    assert.equal(ask('1'), false);
+    assert.equal(ask('2'), true, 'known keys go on');
+    assert.equal(ask('1', 'b'), true);
+    assert.equal(state.counters.size, 4);
+    assert.equal(ask('new 0', 'a', 60_000), false, 'also when other keys have gone');
+    assert.equal(ask('new 0', 'a', 61_000), true);
+    assert.equal(state.counters.has('a new 0'), true);
+  });
+
+  it('refuses nobody who comes late because others have filled it', () => {
+    const state = createQuotaState(4, 2);
+    const ask = (key: string, who: string, now: number) =>
+      reserve(state, [charge({ key: `${who} ${key}`, surplusKey: `${who} surplus`, agent: who })], now);
+    for (const who of ['a', 'b']) for (const key of ['1', '2']) assert.equal(ask(key, who, 0).ok, true);
+    for (const who of ['c', 'd', 'e', 'f']) assert.equal(ask('1', who, 30_000).ok, true, who);
+    assert.equal(state.counters.size, 8, 'keys, and as many surpluses');
+    assert.deepEqual(ask('1', 'g', 40_000), { ok: false, error: { quota: 'q', retryAfterMs: 21_000 } });
+    assert.equal(ask('1', 'g', 61_000).ok, true, 'the first four have expired');
+    assert.equal(state.counters.size, 5);
+    ask('2', 'g', 200_000);
+    ask('3', 'g', 200_000);
+    ask('4', 'h', 400_000);
+    assert.ok([...state.brought.values()].every((count) => count > 0));
+  });
+
+  it('is the same counter for no two bounds, and not that of a key', () => {
+    const charges = chargesOf(policyOf({ quotas: [calls, tokens] }), subject, tool('t'), callOf('t'), 7);
+    const keys = charges.flatMap(({ key, surplusKey }) => [key, surplusKey]);
+    assert.equal(new Set(keys).size, keys.length, keys.join('\n'));
+    assert.ok(charges.every((each) => each.agent === 'triage'));
   });
 });
