@@ -240,7 +240,8 @@ test('keys of combining marks cost no more than others', () => {
     const start = performance.now();
     assert.equal(parse(body).ok, passes, name);
     const millis = performance.now() - start;
-    assert.ok(millis < 250, `${name}: ${millis} ms`);
+    // Without a bound the long keys took seconds; with it, some milliseconds on a machine that does nothing else.
+    assert.ok(millis < 1000, `${name}: ${millis} ms`);
   }
 });
 
