@@ -87,7 +87,7 @@ const redaction = z.strictObject({
 });
 
 export const policySchema = z.strictObject({
-  version: z.literal(1),
+  version: z.literal(1, { error: 'must be 1, the version of the policy language' }),
   default: z.enum(['deny', 'allow']).default('deny'),
   mode: mode.default('enforce'),
   roles: z.record(name, role).default({}),

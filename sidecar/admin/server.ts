@@ -63,7 +63,10 @@ export function createAdminServer(options: AdminServerOptions): Promise<Result<A
   const { host, port } = options.listen;
   return new Promise((resolve) => {
     server.once('error', (error: NodeJS.ErrnoException) => {
-      const why = error.code === 'EADDRINUSE' ? 'something else listens there already' : error.message;
+      const why =
+        error.code === 'EADDRINUSE'
+          ? 'it is in use by another process: stop it, or choose another address (listen.admin)'
+          : error.message;
       resolve(err(`listen.admin: cannot listen on ${host} port ${port}: ${why}`));
     });
     server.listen(port, host, () => {

@@ -144,7 +144,7 @@ test('an address that is taken is a sentence', async (context) => {
   assert.ok(!second.ok);
   assert.equal(
     second.error,
-    `listen.admin: cannot listen on 127.0.0.1 port ${port}: something else listens there already`,
+    `listen.admin: cannot listen on 127.0.0.1 port ${port}: it is in use by another process: stop it, or choose another address (listen.admin)`,
   );
 });
 

@@ -317,7 +317,7 @@ servers:
     'sidecar.yaml:3:67  identify[1].agents.me.file: this file does not exist',
     'sidecar.yaml:5:70  servers.a.auth.token.env: this environment variable is not set',
     'sidecar.yaml:6:20  servers.b.colour: is not a known key; known here: url, auth, tls, dangerouslyAllowHttp, command, env, cwd, inheritEnv',
-    'broken.yaml:1:10  version: Invalid input: expected 1',
+    'broken.yaml:1:10  version: must be 1, the version of the policy language',
   ],
   [
     'everything that is not there',
