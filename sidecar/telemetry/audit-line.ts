@@ -6,6 +6,7 @@
  * sequence is found without parsing. A field that does not apply is left out. Every field but the arguments, which the
  * limits on the body bound, is at most 2048 characters.
  */
+import { cutText } from './cut-texts.ts';
 import type { FinishedExchange } from './finished.ts';
 
 /** Something worth a record that is not an exchange, such as `policy.reloaded`. */
@@ -14,8 +15,9 @@ export interface AuditEvent {
   readonly [field: string]: string | number | boolean | undefined;
 }
 
-const TEXT_LENGTH_MAX = 2048;
 const WORDS_MAX = 1024;
+/** Longer ones are not remembered: agents choose some of them. */
+const WORD_LENGTH_MAX = 128;
 const EPOCH = new Date(0).toISOString();
 
 /** Raw line breaks can only lie between the tokens of JSON; the others only inside its strings, where escapes mean the same. */
@@ -23,11 +25,19 @@ const UNSAFE = /[\n\r\u007f-\u009f\u2028\u2029\ud800-\udfff]/;
 const UNSAFE_ALL =
   /[\n\r]+|[\u007f-\u009f\u2028\u2029]|[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/g;
 
-export function formatExchange(exchange: FinishedExchange, sequence: number): string {
+/** What stands for arguments that there was no room for: of their JSON text, redacted as ever, in UTF-8. */
+export interface OmittedArguments {
+  readonly bytes: number;
+  /** Hexadecimal. */
+  readonly sha256: string;
+}
+
+export function formatExchange(exchange: FinishedExchange, sequence: number, omitted?: OmittedArguments): string {
   const { upstream } = exchange;
   const line =
     `${head(exchange.startedAt, sequence)},"group":${quoteWord(exchange.group)}` +
     word('agent', exchange.agent) +
+    word('identifiedBy', exchange.identifiedBy) +
     text('user', exchange.user) +
     word('server', exchange.server) +
     word('method', exchange.method) +
@@ -35,6 +45,7 @@ export function formatExchange(exchange: FinishedExchange, sequence: number): st
     word('prompt', exchange.prompt) +
     text('resource', exchange.resource) +
     (exchange.argumentsJson === undefined ? '' : `,"arguments":${seal(exchange.argumentsJson)}`) +
+    (omitted === undefined ? '' : number('argumentsBytes', omitted.bytes) + text('argumentsSha256', omitted.sha256)) +
     `,"decision":"${exchange.decision}"` +
     word('rule', exchange.rule) +
     text('reason', exchange.reason) +
@@ -120,6 +131,7 @@ const words = new Map<string, string>();
 
 /** {@link quote} that remembers: a map is asked in a third of the time. */
 function quoteWord(value: string): string {
+  if (value.length > WORD_LENGTH_MAX) return quote(value);
   let quoted = words.get(value);
   if (quoted === undefined) {
     quoted = quote(value);
@@ -130,7 +142,7 @@ function quoteWord(value: string): string {
 }
 
 function quote(value: string): string {
-  return seal(JSON.stringify(value.length <= TEXT_LENGTH_MAX ? value : `${value.slice(0, TEXT_LENGTH_MAX)}…`));
+  return seal(JSON.stringify(cutText(value)));
 }
 
 /** Microseconds are precise enough. JSON has no NaN. */

@@ -4,14 +4,18 @@
  *
  * Guarantees: `finished` and `record` only put a record into a queue; lines are made and written in batches, in order,
  * by one writer. A record is lost only when the file cannot be written for so long that the backlog is full, or when the
- * process is killed within `flushMs`; how many were lost is itself recorded. `sequence` goes on where the file ends. A line torn by a crash gets
+ * process is killed within `flushMs`; how many were lost is itself recorded. Arguments for which there is no room cost
+ * the arguments, never the record: it has their length and SHA-256 then, and a quarter of the backlog is kept for such
+ * records, so that no call can hide behind its own padding or another's. `sequence` goes on where the file ends. A line torn by a crash gets
  * its line break, so that the next record is not glued to it. A file that was moved away or deleted (logrotate) is
  * opened anew within a second. It never creates folders and never changes what is written.
  */
+import { createHash } from 'node:crypto';
 import { constants } from 'node:fs';
 import { type FileHandle, open, stat } from 'node:fs/promises';
 import { err, ok, type Result } from '../../policies/result.ts';
-import { type AuditEvent, formatEvent, formatExchange, lastSequence } from './audit-line.ts';
+import { type AuditEvent, formatEvent, formatExchange, lastSequence, type OmittedArguments } from './audit-line.ts';
+import { cutTexts, textLengths } from './cut-texts.ts';
 import type { ExchangeObserver, FinishedExchange } from './finished.ts';
 import type { Log } from './log.ts';
 
@@ -42,19 +46,26 @@ const BACKLOG_BYTES_MAX = 16 * 1024 * 1024;
 const BATCH_BYTES = 64 * 1024;
 /** One write takes at most about this much, so that making its lines does not hold up the event loop. */
 const WRITE_BYTES_MAX = 256 * 1024;
-/** A record without its arguments, about. */
+/** A record without its arguments and the texts that agents choose, about. */
 const RECORD_BYTES = 640;
+/** Of the backlog: records with arguments may fill this much; the rest is for those without. */
+const ARGUMENTS_SHARE = 0.75;
 const ROTATION_CHECK_MS = 1_000;
 const RETRY_MIN_MS = 100;
 const RETRY_MAX_MS = 10_000;
 const TAIL_BYTES = 64 * 1024;
 const TAIL_BYTES_MAX = 64 * 1024 * 1024;
 
+type Waiting = { readonly bytes: number } & (
+  | { readonly exchange: FinishedExchange; readonly omitted: OmittedArguments | undefined }
+  | { readonly time: number; readonly event: AuditEvent }
+);
+
 export class Audit implements ExchangeObserver {
   readonly #options: AuditOptions;
   readonly #backlogBytesMax: number;
 
-  #queue: (FinishedExchange | { readonly time: number; readonly event: AuditEvent })[] = [];
+  #queue: Waiting[] = [];
   #queueBytes = 0;
   /** Lines that are on their way, and how many bytes and records of them are in the file already. */
   #pending: Buffer | undefined;
@@ -100,12 +111,20 @@ export class Audit implements ExchangeObserver {
   }
 
   finished(exchange: FinishedExchange): void {
-    this.#enqueue(exchange, RECORD_BYTES + (exchange.argumentsJson?.length ?? 0));
+    const whole = cutTexts(exchange);
+    const bytes = RECORD_BYTES + textLengths(whole);
+    const { argumentsJson } = whole;
+    const roomForArguments = this.#backlogBytesMax * ARGUMENTS_SHARE - this.#backlogBytes() - bytes;
+    if (argumentsJson === undefined || argumentsJson.length <= roomForArguments) {
+      this.#enqueue({ exchange: whole, omitted: undefined, bytes: bytes + (argumentsJson?.length ?? 0) });
+    } else {
+      this.#enqueue({ exchange: { ...whole, argumentsJson: undefined }, omitted: digestOf(argumentsJson), bytes });
+    }
   }
 
   /** Records an event that is not an exchange, with the time of now. */
   record(event: AuditEvent): void {
-    this.#enqueue({ time: this.#options.now(), event }, RECORD_BYTES);
+    this.#enqueue({ time: this.#options.now(), event, bytes: RECORD_BYTES });
   }
 
   /** With `onFailure: refuse`, a sentence while records cannot be written. With `continue` always `undefined`. */
@@ -113,7 +132,7 @@ export class Audit implements ExchangeObserver {
     if (this.#options.onFailure === 'continue') return undefined;
     if (this.#failure !== undefined) return this.#failure;
     // The disk is so slow that the backlog would overflow: as good as a failure.
-    if (this.#queueBytes > this.#backlogBytesMax / 2)
+    if (this.#backlogBytes() > this.#backlogBytesMax / 2)
       return `the audit log ${this.#options.path} is written too slowly`;
     return undefined;
   }
@@ -122,7 +141,7 @@ export class Audit implements ExchangeObserver {
     return {
       writtenTotal: this.#written,
       lostTotal: this.#lost,
-      backlogBytes: this.#queueBytes + (this.#pending?.length ?? 0) - this.#pendingOffset,
+      backlogBytes: this.#backlogBytes(),
       failing: this.#failure !== undefined,
     };
   }
@@ -147,14 +166,18 @@ export class Audit implements ExchangeObserver {
     await this.#closeFile();
   }
 
-  #enqueue(record: FinishedExchange | { readonly time: number; readonly event: AuditEvent }, bytes: number): void {
-    if (this.#closed || this.#queueBytes + bytes > this.#backlogBytesMax) {
+  #backlogBytes(): number {
+    return this.#queueBytes + (this.#pending?.length ?? 0) - this.#pendingOffset;
+  }
+
+  #enqueue(waiting: Waiting): void {
+    if (this.#closed || this.#backlogBytes() + waiting.bytes > this.#backlogBytesMax) {
       this.#lost += 1;
       this.#lostUnreported += 1;
       return;
     }
-    this.#queue.push(record);
-    this.#queueBytes += bytes;
+    this.#queue.push(waiting);
+    this.#queueBytes += waiting.bytes;
     this.#accepted += 1;
     if (this.#writing !== undefined || this.#failure !== undefined) return;
     if (this.#queueBytes >= BATCH_BYTES) this.#schedule(0);
@@ -208,16 +231,12 @@ export class Audit implements ExchangeObserver {
     let lines = '';
     let count = 0;
     while (count < this.#queue.length && lines.length < WRITE_BYTES_MAX) {
-      const record = this.#queue[count]!;
+      const waiting = this.#queue[count]!;
       count += 1;
       this.#sequence += 1;
-      if ('event' in record) {
-        this.#queueBytes -= RECORD_BYTES;
-        lines += formatEvent(record.time, record.event, this.#sequence);
-      } else {
-        this.#queueBytes -= RECORD_BYTES + (record.argumentsJson?.length ?? 0);
-        lines += formatExchange(record, this.#sequence);
-      }
+      this.#queueBytes -= waiting.bytes;
+      if ('event' in waiting) lines += formatEvent(waiting.time, waiting.event, this.#sequence);
+      else lines += formatExchange(waiting.exchange, this.#sequence, waiting.omitted);
     }
     this.#queue = count === this.#queue.length ? [] : this.#queue.slice(count);
     this.#pendingRecords = count;
@@ -300,6 +319,11 @@ export class Audit implements ExchangeObserver {
     this.#failure = undefined;
     this.#options.log.warn('the audit log is written again', { path: this.#options.path, lostRecords: this.#lost });
   }
+}
+
+function digestOf(argumentsJson: string): OmittedArguments {
+  const bytes = Buffer.from(argumentsJson);
+  return { bytes: bytes.length, sha256: createHash('sha256').update(bytes).digest('hex') };
 }
 
 async function writeBytes(file: FileHandle, bytes: Buffer, offset: number): Promise<number> {

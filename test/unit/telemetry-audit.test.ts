@@ -1,13 +1,17 @@
 import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { mkdir, mkdtemp, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import fc from 'fast-check';
 import { Audit, type AuditOptions } from '../../sidecar/telemetry/audit.ts';
 import { formatEvent, formatExchange, lastSequence } from '../../sidecar/telemetry/audit-line.ts';
+import { cutTexts } from '../../sidecar/telemetry/cut-texts.ts';
 import { createLogger } from '../../sidecar/telemetry/log.ts';
 import { finishedExchange } from '../support/finished-exchange.ts';
 
@@ -40,6 +44,13 @@ async function auditing(context: TestContext, changes: Partial<AuditOptions> = {
   };
   context.after(() => rm(folder, { recursive: true, force: true }));
   return { folder, path, logged, clock, options, openOne, records: async () => parse(await readFile(path, 'utf8')) };
+}
+
+/** Bytes that are still in use. */
+function heapAfterCollection(): number {
+  setFlagsFromString('--expose-gc');
+  runInNewContext('gc')();
+  return process.memoryUsage().heapUsed;
 }
 
 const diskFull = () => Object.assign(new Error('ENOSPC: no space left on device, write'), { code: 'ENOSPC' });
@@ -337,6 +348,140 @@ test('continue: the backlog is bounded, what is lost is counted, recorded and sa
   );
   assert.equal(logged.filter((line) => line.includes('"error"')).length, 1);
   assert.match(logged.at(-1) ?? '', /written again/);
+});
+
+/** The disk is full until `full` is false. */
+function brokenDisk() {
+  const disk = { full: true };
+  const write: NonNullable<AuditOptions['write']> = async (file, bytes, offset) => {
+    if (disk.full) throw diskFull();
+    return (await file.write(bytes, offset)).bytesWritten;
+  };
+  return { disk, write };
+}
+
+const padded = (pad: number) => JSON.stringify({ pad: 'ü'.repeat(pad) });
+
+test('arguments for which there is no room cost the arguments, not the record', async (context) => {
+  const { disk, write } = brokenDisk();
+  const { openOne, records } = await auditing(context, { backlogBytesMax: 40_000, write });
+  const audit = await openOne();
+  // One that never fits, one that does, and one for which that has left no room.
+  for (const [requestId, pad] of [
+    ['1', 50_000],
+    ['2', 20_000],
+    ['3', 20_000],
+  ] as const)
+    audit.finished(finishedExchange({ requestId, tool: `tool_${requestId}`, argumentsJson: padded(pad) }));
+  audit.finished(finishedExchange({ requestId: '4' }));
+  assert.ok(audit.figures().backlogBytes <= 40_000);
+  disk.full = false;
+  await audit.flush();
+  const written = await records();
+  assert.deepEqual(
+    written.map(({ requestId, tool }) => [requestId, tool]),
+    [
+      ['1', 'tool_1'],
+      ['2', 'tool_2'],
+      ['3', 'tool_3'],
+      ['4', 'list_issues'],
+    ],
+  );
+  const sha256 = (text: string) => createHash('sha256').update(text).digest('hex');
+  assert.deepEqual(
+    written.map(({ argumentsBytes, argumentsSha256 }) => [argumentsBytes, argumentsSha256]),
+    [
+      [100_010, sha256(padded(50_000))],
+      [undefined, undefined],
+      [40_010, sha256(padded(20_000))],
+      [undefined, undefined],
+    ],
+  );
+  assert.deepEqual(
+    written.map((record) => 'arguments' in record),
+    [false, true, false, true],
+  );
+  assert.equal(audit.figures().lostTotal, 0);
+});
+
+test('long arguments leave room for records without any', async (context) => {
+  const { disk, write } = brokenDisk();
+  const { openOne, records } = await auditing(context, { backlogBytesMax: 400_000, write });
+  const audit = await openOne();
+  // As many sizes as there may be, so that they fill whatever may be filled.
+  for (let length = 200_000; length > 1; length /= 2)
+    for (let time = 0; time < 2; time++) audit.finished(finishedExchange({ argumentsJson: padded(length) }));
+  audit.finished(finishedExchange({ requestId: 'hidden?' }));
+  assert.equal(audit.figures().lostTotal, 0);
+  disk.full = false;
+  await audit.flush();
+  assert.equal((await records()).at(-1)?.requestId, 'hidden?');
+});
+
+test('refuse: a backlog over half refuses, also while one long write is all of it', async (context) => {
+  const stuck = Promise.withResolvers<void>();
+  context.after(() => stuck.resolve());
+  const { openOne } = await auditing(context, {
+    backlogBytesMax: 40_000,
+    onFailure: 'refuse',
+    write: async (file, bytes, offset) => {
+      await stuck.promise;
+      return (await file.write(bytes, offset)).bytesWritten;
+    },
+  });
+  const audit = await openOne();
+  audit.finished(finishedExchange({ argumentsJson: padded(19_000) }));
+  assert.equal(audit.failing(), undefined);
+  audit.finished(finishedExchange({ argumentsJson: padded(3_000) }));
+  assert.match(audit.failing() ?? '', /is written too slowly$/);
+  const flushed = audit.flush();
+  await new Promise(setImmediate);
+  assert.match(audit.failing() ?? '', /is written too slowly$/);
+  stuck.resolve();
+  await flushed;
+  assert.equal(audit.failing(), undefined);
+});
+
+test('long names count, and are cut before they wait', async (context) => {
+  const { disk, write } = brokenDisk();
+  const { openOne, records } = await auditing(context, { backlogBytesMax: 1_000_000, write });
+  const audit = await openOne();
+  const long = 'z'.repeat(1_000_000);
+  audit.finished(
+    finishedExchange({
+      method: long,
+      tool: long,
+      prompt: long,
+      resource: long,
+      reason: long,
+      requestId: long,
+      protocolVersion: long,
+    }),
+  );
+  const { backlogBytes, lostTotal } = audit.figures();
+  assert.equal(lostTotal, 0);
+  assert.ok(backlogBytes > 7 * 2048 && backlogBytes < 20_000, String(backlogBytes));
+  disk.full = false;
+  await audit.flush();
+  for (const field of ['method', 'tool', 'prompt', 'resource', 'reason', 'requestId', 'protocolVersion'])
+    assert.equal((await records())[0]?.[field], `${'z'.repeat(2048)}…`, field);
+});
+
+test('a name that an agent made up is not kept once its record is written', () => {
+  const before = heapAfterCollection();
+  for (let id = 0; id < 10; id++)
+    formatExchange(finishedExchange({ tool: JSON.parse(`"${id}${'z'.repeat(4_000_000)}"`) }), id);
+  const kept = heapAfterCollection() - before;
+  assert.ok(kept < 2_000_000, `${kept} bytes`);
+});
+
+test('what is cut does not keep the whole alive', () => {
+  const before = heapAfterCollection();
+  const kept = Array.from({ length: 50 }, (_, id) =>
+    cutTexts(finishedExchange({ tool: JSON.parse(`"${id}${'z'.repeat(1_000_000)}"`) })),
+  );
+  const grown = heapAfterCollection() - before;
+  assert.ok(grown < 5_000_000, `${grown} bytes for ${kept.length}`);
 });
 
 test('a folder that was deleted is a failure, and the log goes on when it is back', async (context) => {
