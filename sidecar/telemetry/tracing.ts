@@ -11,6 +11,7 @@
  */
 import type { OTLPMetricExporter } from '@opentelemetry/exporter-metrics-otlp-grpc';
 import type { OTLPTraceExporter } from '@opentelemetry/exporter-trace-otlp-grpc';
+import { cutTexts } from './cut-texts.ts';
 import type { ExchangeObserver, FinishedExchange } from './finished.ts';
 import type { Log } from './log.ts';
 import type { Metrics } from './metrics.ts';
@@ -65,6 +66,10 @@ export class Tracing implements ExchangeObserver {
   #queue: FinishedExchange[] = [];
   #timer: NodeJS.Timeout | undefined;
   #underWay = 0;
+  /** Of the batches under way. */
+  #exchangesUnderWay = 0;
+  /** The grace is over: what has not been answered is lost, whatever comes later. */
+  #ended = false;
   #retryMs = 0;
   #stopping = false;
   #settled: () => void = () => {};
@@ -88,7 +93,8 @@ export class Tracing implements ExchangeObserver {
       this.#lost += 1;
       return;
     }
-    this.#queue.push(exchange);
+    // Spans have no arguments; kept, they could be gigabytes.
+    this.#queue.push({ ...cutTexts(exchange), argumentsJson: undefined });
     if (this.#traces === undefined || this.#retryMs > 0) return;
     if (this.#queue.length === BATCH) this.#schedule(0);
     else if (this.#timer === undefined) this.#schedule(FLUSH_MS);
@@ -131,7 +137,9 @@ export class Tracing implements ExchangeObserver {
     await Promise.race([Promise.all([this.#traces?.shutdown(), this.#metrics?.shutdown()]).catch(() => {}), expired]);
     clearTimeout(timer);
     clearTimeout(this.#timer);
-    this.#lost += this.#queue.length;
+    if (this.#ended) return;
+    this.#ended = true;
+    this.#lost += this.#queue.length + this.#exchangesUnderWay;
     this.#queue = [];
   }
 
@@ -147,8 +155,11 @@ export class Tracing implements ExchangeObserver {
     if (this.#traces === undefined || this.#queue.length === 0 || this.#underWay >= UNDER_WAY_MAX) return;
     const batch = this.#queue.splice(0, BATCH);
     this.#underWay += 1;
+    this.#exchangesUnderWay += batch.length;
     const settle = (error: unknown) => {
+      if (this.#ended) return;
       this.#underWay -= 1;
+      this.#exchangesUnderWay -= batch.length;
       if (error === undefined) {
         this.#exported += batch.length;
         this.#retryMs = 0;

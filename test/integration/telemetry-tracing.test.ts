@@ -1,8 +1,12 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
+import { once } from 'node:events';
+import { type AddressInfo, createServer, type Socket } from 'node:net';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import type { FinishedExchange } from '../../sidecar/telemetry/finished.ts';
 import { createLogger } from '../../sidecar/telemetry/log.ts';
 import { Metrics } from '../../sidecar/telemetry/metrics.ts';
@@ -128,7 +132,6 @@ const CASES: {
       ...refused,
       method: undefined,
       tool: undefined,
-      kind: undefined,
       era: undefined,
       requestId: undefined,
       httpStatus: 400,
@@ -332,6 +335,46 @@ test('a collector that is not there costs spans, and nothing else', async (conte
   assert.ok(performance.now() - startedAt < 2_000);
   assert.deepEqual(tracing.figures(), { exportedTotal: 0, lostTotal: 10_000, backlog: 0 });
   assert.equal(logged.length, 1);
+});
+
+test('what a collector has not answered when the grace is over is lost, also when it answers later', async (context) => {
+  // Takes connections and says nothing.
+  const sockets: Socket[] = [];
+  const silent = createServer((socket) => sockets.push(socket));
+  context.after(() => {
+    for (const socket of sockets) socket.destroy();
+    silent.close();
+  });
+  silent.listen(0, '127.0.0.1');
+  await once(silent, 'listening');
+  const { tracing } = exporting(context, `http://127.0.0.1:${(silent.address() as AddressInfo).port}`);
+  for (let id = 0; id < 200; id++) tracing.finished(finishedExchange());
+  await tracing.start();
+  await tracing.shutdown(200);
+  const lost = { exportedTotal: 0, lostTotal: 200, backlog: 0 };
+  assert.deepEqual(tracing.figures(), lost);
+  for (const socket of sockets) socket.destroy();
+  await delay(50);
+  assert.deepEqual(tracing.figures(), lost);
+  await tracing.shutdown(0);
+  assert.deepEqual(tracing.figures(), lost);
+});
+
+test('what waits is small, whatever the arguments and names were', (context) => {
+  const { tracing } = exporting(context, 'http://127.0.0.1:1');
+  setFlagsFromString('--expose-gc');
+  const heapAfterCollection = () => {
+    runInNewContext('gc')();
+    return process.memoryUsage().heapUsed;
+  };
+  const before = heapAfterCollection();
+  for (let id = 0; id < 20; id++) {
+    const text = () => JSON.parse(`"${id}${'z'.repeat(1_000_000)}"`) as string;
+    tracing.finished(finishedExchange({ argumentsJson: text(), tool: text() }));
+  }
+  const grown = heapAfterCollection() - before;
+  assert.ok(grown < 2_000_000, `${grown} bytes`);
+  assert.equal(tracing.figures().backlog, 20);
 });
 
 test('the histograms go out too, where that is wanted', async (context) => {
