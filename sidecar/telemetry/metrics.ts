@@ -45,6 +45,8 @@ export const DURATION_ATTRIBUTES = [
 ];
 
 const NAMES_MAX = 500;
+/** A longer name is no label. */
+const NAME_LENGTH_MAX = 128;
 const ERROR_TYPES_MAX = 64;
 const FEEDS_MAX = 4096;
 const LOOP_RESOLUTION_MS = 20;
@@ -92,10 +94,13 @@ export class Metrics implements ExchangeObserver {
   /** `version`: of the sidecar. */
   constructor(version: string) {
     const { registry } = this;
-    registry.counter('mcp_sidecar_build_info', 'Version of the sidecar and of Node; always 1.', ['version', 'node'])(
-      version,
-      process.versions.node,
-    ).value = 1;
+    registry.observed(
+      'gauge',
+      'mcp_sidecar_build_info',
+      'Version of the sidecar and of Node; always 1.',
+      ['version', 'node'],
+      () => [[[version, process.versions.node], 1]],
+    );
     this.#requests = registry.counter('mcp_sidecar_requests_total', 'Exchanges with agents, whatever became of them.', [
       'server',
       'method',
@@ -169,6 +174,7 @@ export class Metrics implements ExchangeObserver {
 /** The value if it is known, or may become so; otherwise `_other`. */
 function bound(value: string | undefined, known: Set<string>, max: number): string {
   if (value === undefined) return '';
+  if (value.length > NAME_LENGTH_MAX) return OTHER;
   if (known.has(value)) return value;
   if (known.size >= max) return OTHER;
   known.add(value);

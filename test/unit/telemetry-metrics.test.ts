@@ -103,6 +103,7 @@ test('an exchange is counted and timed on both sides', () => {
   ]) {
     assert.ok(text.includes(`${expected}\n`), expected);
   }
+  assert.ok(text.includes('# TYPE mcp_sidecar_build_info gauge\n'));
   assert.equal(linesOf(text, 'mcp_sidecar_refusals_total').length, 0);
 });
 
