@@ -236,6 +236,15 @@ describe('the window', () => {
     assert.equal(state.counters.has('a new 0'), true);
   });
 
+  it('starts no quota anew when an agent has room again', () => {
+    const state = createQuotaState(10, 1);
+    const ask = (key: string, now: number) => reserve(state, [charge({ key })], now).ok;
+    assert.equal(ask('first', 0), true);
+    for (let call = 0; call < 3; call++) assert.equal(ask('new', 30_000), true);
+    assert.equal(ask('new', 61_000), false, 'the first key has gone, but what was granted to the new one has not');
+    assert.equal(ask('new', 91_000), true);
+  });
+
   it('refuses nobody who comes late because others have filled it', () => {
     const state = createQuotaState(4, 2);
     const ask = (key: string, who: string, now: number) =>
