@@ -55,13 +55,18 @@ export interface ListenHandlers {
   onConnection?(socket: Socket): void;
   /** A connection could not be accepted, for want of file descriptors or memory: a sentence. The listener goes on. */
   onError(message: string): void;
+  /** Something was refused here, before it became a request. */
+  onRefused?(kind: RefusedKind): void;
 }
+
+/** `malformed`: not HTTP, or HTTP that can be read in two ways; `timeout`: a head or body that took too long. */
+export type RefusedKind = 'malformed' | 'headTooLarge' | 'timeout' | 'expectation' | 'connect';
 
 /** Problems come back as a sentence that says what to do. */
 export async function openListener(
   target: ListenTarget,
   limits: ListenLimits,
-  { onRequest, onConnection, onError }: ListenHandlers,
+  { onRequest, onConnection, onError, onRefused }: ListenHandlers,
   timeouts = TIMEOUTS,
 ): Promise<Result<Listener, string>> {
   const tls = target.kind === 'tcp' ? target.tls : undefined;
@@ -75,7 +80,19 @@ export async function openListener(
   const server = tls === undefined ? http.createServer(options) : await createTlsServer(options, tls);
   server.maxConnections = limits.connections;
   server.on('request', onRequest);
-  server.on('clientError', refuseBrokenRequest);
+  server.on('clientError', (error, socket) => {
+    const kind = refuseBrokenRequest(error, socket as Socket);
+    if (kind !== undefined) onRefused?.(kind);
+  });
+  server.on('checkExpectation', (_request, response) => {
+    onRefused?.('expectation');
+    response.writeHead(417, { connection: 'close', 'content-length': 0 }).end();
+  });
+  server.on('connect', (_request, socket) => {
+    onRefused?.('connect');
+    socket.on('error', () => socket.destroy());
+    socket.end('HTTP/1.1 405 Method Not Allowed\r\nConnection: close\r\nContent-Length: 0\r\n\r\n');
+  });
   if (onConnection !== undefined) server.on('connection', onConnection);
   const sockets = new Set<Socket>();
   server.on(tls === undefined ? 'connection' : 'secureConnection', (socket: Socket) => {
@@ -142,19 +159,20 @@ async function createTlsServer(options: http.ServerOptions, { cert, key, clientC
   });
 }
 
-/** What is not HTTP never becomes a request; it still gets an answer, where one can be written. */
-function refuseBrokenRequest(error: NodeJS.ErrnoException, socket: Socket): void {
+/** What is not HTTP never becomes a request; it still gets an answer, where one can be written. `undefined`: the caller has only gone. */
+function refuseBrokenRequest(error: NodeJS.ErrnoException, socket: Socket): RefusedKind | undefined {
   if (!socket.writable || error.code === 'ECONNRESET') {
     socket.destroy();
-    return;
+    return undefined;
   }
-  const status =
+  const [kind, status]: [RefusedKind, string] =
     error.code === 'HPE_HEADER_OVERFLOW'
-      ? '431 Request Header Fields Too Large'
+      ? ['headTooLarge', '431 Request Header Fields Too Large']
       : error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
-        ? '408 Request Timeout'
-        : '400 Bad Request';
+        ? ['timeout', '408 Request Timeout']
+        : ['malformed', '400 Bad Request'];
   socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
+  return kind;
 }
 
 function urlOf(target: ListenTarget, server: http.Server): string {

@@ -6,11 +6,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { type ListenTarget, openListener } from '../../sidecar/listener.ts';
+import { sendRaw } from '../support/raw-http.ts';
 
 const LIMITS = { headersBytes: 16_384, connections: 10 };
 
 async function open(context: TestContext, target: ListenTarget) {
   const errors: string[] = [];
+  const refused: string[] = [];
   const opened = await openListener(target, LIMITS, {
     onRequest: (request, response) => {
       const { server } = request.socket as unknown as { server: Server };
@@ -19,12 +21,13 @@ async function open(context: TestContext, target: ListenTarget) {
       response.end('served');
     },
     onError: (message) => errors.push(message),
+    onRefused: (kind) => refused.push(kind),
   });
   context.after(() => {
     if (opened.ok) opened.value.stop();
     if (opened.ok) opened.value.destroy();
   });
-  return { opened, errors };
+  return { opened, errors, refused };
 }
 
 test('a connection that cannot be accepted is told, and the next one is served', async (context) => {
@@ -57,3 +60,23 @@ test('a socket has the mode that it is given', async (context) => {
     assert.equal((await stat(path)).mode & 0o777, mode);
   }
 });
+
+for (const [what, bytes, kind, status] of [
+  ['garbage', 'hello\r\n\r\n', 'malformed', '400'],
+  [
+    'two lengths',
+    'POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n',
+    'malformed',
+    '400',
+  ],
+  ['a head too large', `GET / HTTP/1.1\r\nHost: x\r\nX: ${'x'.repeat(20_000)}\r\n\r\n`, 'headTooLarge', '431'],
+  ['an expectation', 'POST / HTTP/1.1\r\nHost: x\r\nExpect: x\r\nContent-Length: 2\r\n\r\n{}', 'expectation', '417'],
+  ['CONNECT', 'CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n', 'connect', '405'],
+] as const) {
+  test(`${what} is refused and told`, async (context) => {
+    const { opened, refused } = await open(context, { kind: 'tcp', host: '127.0.0.1', port: 0, tls: undefined });
+    assert.ok(opened.ok);
+    assert.match(await sendRaw(opened.value.url, bytes), new RegExp(`^HTTP/1.1 ${status} `));
+    assert.deepEqual(refused, [kind]);
+  });
+}
