@@ -6,7 +6,7 @@
  * listed is exactly what a call does not get `hide` for. An error in a deny refuses, an error in an allow does not
  * allow.
  */
-import { variablesOf, type Predicate, type Variables } from './cel.ts';
+import { type Predicate, type Variables, variablesOf } from './cel.ts';
 import type { Call, Decision, Refused, Subject, Target } from './decision.ts';
 import type { Candidates, CompiledPolicy, CompiledSelector, Grant } from './policy.ts';
 import { ok, type Result } from './result.ts';

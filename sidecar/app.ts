@@ -121,7 +121,7 @@ export function buildPipeline(house: House): Stack<Exchange, never> {
       )
       // By the head alone: a rebinding page must not even learn who is known here.
       .push('guard', guard(guardPorts(house)))
-      // Before the body: a stranger cannot make us read or parse.
+      // Before the body: a stranger can make us read no more than a small body for its id.
       .push('identify', identify({ methods: house.identities.methods, challenge: challengeFor(config) }))
       // The only parse. What could be read in two ways ends here.
       .push(
@@ -263,8 +263,9 @@ export async function startSidecar(
   });
   if (!admin.ok) return fail(admin.error);
   opened.push(() => admin.value.close());
-  // Ready by now: the exporters are loaded behind it, and what happens until then waits in the queue.
-  void tracing?.start();
+  // Loading the exporters holds the event loop for a moment: not while probes and first callers wait. Until then spans queue.
+  const startTracing = setTimeout(() => void tracing?.start(), TRACING_DELAY_MS).unref();
+  opened.push(() => clearTimeout(startTracing));
   audit.value.record({ event: 'sidecar.started', group: config.group, policy: policy.active.version });
 
   return ok({
@@ -287,6 +288,7 @@ export async function startSidecar(
   });
 }
 
+const TRACING_DELAY_MS = 500;
 /** Spans that wait get this long to be sent. */
 const TRACING_GRACE_MS = 2_000;
 

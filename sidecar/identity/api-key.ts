@@ -75,7 +75,6 @@ export function createApiKeyIdentity(
       }
       return identification;
     },
-    close() {},
   });
 }
 

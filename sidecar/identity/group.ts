@@ -9,5 +9,5 @@ export function createGroupIdentity(group: string): IdentityMethod {
     kind: 'known',
     caller: { agent: group, method: 'group', roles: [], claims: {}, user: undefined },
   };
-  return { type: 'group', identify: () => everyone, close() {} };
+  return { type: 'group', identify: () => everyone };
 }

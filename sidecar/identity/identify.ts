@@ -28,5 +28,4 @@ export interface IdentityMethod {
   readonly type: Caller['method'];
   /** Answers at once where it can, so that the hot path awaits nothing. */
   identify(request: IncomingMessage): Identification | Promise<Identification>;
-  close(): void;
 }

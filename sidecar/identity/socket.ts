@@ -36,7 +36,6 @@ export function createSocketIdentity(agents: Readonly<Record<string, string>>): 
         const caller: Caller = { agent, method: 'socket', roles: [], claims: {}, user: undefined };
         return { kind: 'known', caller };
       },
-      close() {},
     },
     listeners: () => [...agentOfPath].map(([path, agent]) => ({ path, agent })),
     onConnection(agent, socket) {

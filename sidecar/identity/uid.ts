@@ -55,7 +55,6 @@ export function createUidIdentity(options: UidIdentityOptions): Result<IdentityM
       known.set(socket, found);
       return found;
     },
-    close() {},
   });
 }
 

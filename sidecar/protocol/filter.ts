@@ -4,7 +4,7 @@
  * Works on the bytes, so that order, `nextCursor`, numbers beyond 2^53 and every member that is not ours stay as the
  * server wrote them. Where the server repeats a key, every occurrence is filtered: no reading shows what was to be hidden.
  */
-import { applyEdits, eachMember, type Edit, elementsOf, OPEN_BRACE, OPEN_BRACKET, skipSpace } from './json-bytes.ts';
+import { applyEdits, type Edit, eachMember, elementsOf, OPEN_BRACE, OPEN_BRACKET, skipSpace } from './json-bytes.ts';
 import type { ByteRange } from './message.ts';
 
 export type ListKind = 'tools' | 'prompts' | 'resources' | 'resourceTemplates';

@@ -8,7 +8,7 @@
 import { err, ok, type Result } from '../../policies/result.ts';
 import { KeyFolds, type KnownKeys, knownKeys, refuseLookalikes, refuseTwins } from './lookalike.ts';
 import type { JsonObject, Layout, MalformedReason, Message, ParsedBody } from './message.ts';
-import { countKeys, findDuplicate, scan, type ScanLimits } from './scan.ts';
+import { countKeys, findDuplicate, type ScanLimits, scan } from './scan.ts';
 
 const ROOT_KEYS = knownKeys('jsonrpc', 'id', 'method', 'params', 'result', 'error');
 /** What routing, policy or the splice read of `params`, in any method. */

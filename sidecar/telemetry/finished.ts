@@ -22,11 +22,12 @@ export interface FinishedExchange {
     | undefined;
   readonly group: string;
   readonly agent: string | undefined;
+  /** How the agent was known: by `uid`, `socket`, `apiKey`, or as the whole `group`. */
+  readonly identifiedBy: string | undefined;
   readonly user: string | undefined;
   readonly server: string | undefined;
   /** JSON-RPC method; for GET and DELETE `GET` and `DELETE`. */
   readonly method: string | undefined;
-  readonly kind: 'request' | 'notification' | 'response' | 'stream' | undefined;
   readonly tool: string | undefined;
   readonly prompt: string | undefined;
   readonly resource: string | undefined;

@@ -129,6 +129,8 @@ export class Tracing implements ExchangeObserver {
   async shutdown(graceMs: number): Promise<void> {
     this.#stopping = true;
     clearInterval(this.#metricsTimer);
+    // A sidecar that ends before its exporters were loaded still owes what it has queued.
+    if (this.#loading === undefined && this.#queue.length > 0) void this.start();
     let timer: NodeJS.Timeout | undefined;
     const expired = new Promise<void>((resolve) => {
       timer = setTimeout(resolve, graceMs);

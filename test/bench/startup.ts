@@ -2,7 +2,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { request } from 'undici';
 import type { Startup } from './report.ts';
-import { residentMiB, startSidecar, type SidecarSettings } from './sidecar.ts';
+import { residentMiB, type SidecarSettings, startSidecar } from './sidecar.ts';
 
 async function untilReady(admin: string): Promise<void> {
   for (let attempt = 0; attempt < 5000; attempt++) {

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { lstat, mkdtemp, rm, writeFile } from 'node:fs/promises';
@@ -7,7 +8,6 @@ import { connect, createServer } from 'node:net';
 import { platform, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { spawn } from 'node:child_process';
 import { ok, type Result } from '../../policies/result.ts';
 import { createApiKeyIdentity } from '../../sidecar/identity/api-key.ts';
 import { createGroupIdentity } from '../../sidecar/identity/group.ts';

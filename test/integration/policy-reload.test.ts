@@ -3,8 +3,8 @@
  * last good one stays; an exchange keeps the policy that it began with.
  */
 import assert from 'node:assert/strict';
-import type { ServerResponse } from 'node:http';
 import { mkdir, mkdtemp, rename, rm, symlink, writeFile } from 'node:fs/promises';
+import type { ServerResponse } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, type TestContext, test } from 'node:test';

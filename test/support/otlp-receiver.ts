@@ -6,10 +6,10 @@
  */
 import {
   status as GrpcStatus,
-  type sendUnaryData,
   Server,
   ServerCredentials,
   type ServerUnaryCall,
+  type sendUnaryData,
 } from '@grpc/grpc-js';
 
 export type AttributeValue = string | boolean | number;

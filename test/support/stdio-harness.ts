@@ -1,8 +1,8 @@
 /** A stdio upstream on the scripted server, and short words to talk to it. */
 import assert from 'node:assert/strict';
 import { tmpdir } from 'node:os';
-import { fileURLToPath } from 'node:url';
 import type { TestContext } from 'node:test';
+import { fileURLToPath } from 'node:url';
 import { ok, type Result } from '../../policies/result.ts';
 import type { Log } from '../../sidecar/telemetry/log.ts';
 import { createStdioUpstream, type StdioUpstreamOptions } from '../../sidecar/upstream/stdio-upstream.ts';

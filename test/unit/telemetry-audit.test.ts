@@ -70,6 +70,7 @@ test('a line holds what applies, and nothing else', () => {
     sequence: 3,
     group: 'support-agents',
     agent: 'triage',
+    identifiedBy: 'apiKey',
     server: 'github',
     method: 'tools/call',
     tool: 'list_issues',
@@ -474,8 +475,9 @@ test('a name that an agent made up is not kept once its record is written', () =
     for (let id = 0; id < 10; id++)
       formatExchange(finishedExchange({ tool: JSON.parse(`"${id}${'z'.repeat(4_000_000)}"`) }), id);
   })();
+  // The engine keeps the last subjects of its regular expressions; ten names would be 40 MB.
   const kept = heapAfterCollection() - before;
-  assert.ok(kept < 2_000_000, `${kept} bytes`);
+  assert.ok(kept < 10_000_000, `${kept} bytes`);
 });
 
 test('what is cut does not keep the whole alive', () => {

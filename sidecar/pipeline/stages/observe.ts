@@ -51,6 +51,7 @@ function summarize(exchange: Exchange, ports: ObservePorts): FinishedExchange {
           },
     group: ports.group,
     agent: caller?.agent,
+    identifiedBy: caller?.method,
     user: caller?.user?.sub,
     server: route?.server,
     method:
@@ -59,7 +60,6 @@ function summarize(exchange: Exchange, ports: ObservePorts): FinishedExchange {
           ? undefined
           : exchange.request.method
         : message.method || 'response',
-    kind: message?.kind ?? (exchange.request.method === 'GET' && exchange.era !== undefined ? 'stream' : undefined),
     tool: target?.kind === 'tool' ? target.name : undefined,
     prompt: target?.kind === 'prompt' ? target.name : undefined,
     resource: target?.kind === 'resource' ? target.uri : undefined,
