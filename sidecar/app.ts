@@ -43,6 +43,7 @@ import { Audit } from './telemetry/audit.ts';
 import type { ExchangeObserver } from './telemetry/finished.ts';
 import type { Log } from './telemetry/log.ts';
 import { Metrics, observeSources } from './telemetry/metrics.ts';
+import { RefusedConnections } from './telemetry/refused-connections.ts';
 import { Tracing } from './telemetry/tracing.ts';
 import { Catalog } from './upstream/catalog.ts';
 import { createUpstreams, type Upstreams } from './upstream/create.ts';
@@ -233,7 +234,9 @@ export async function startSidecar(
     void handle(new Exchange(request, new HttpReply(request, response), Date.now(), monotonic()));
   };
 
-  const listeners = await openListeners(config, identities.value, onRequest, log);
+  const refused = new RefusedConnections((event) => audit.value.record(event), monotonic);
+  opened.push(() => refused.flush());
+  const listeners = await openListeners(config, identities.value, onRequest, refused, log);
   if (!listeners.ok) return fail(listeners.error);
   opened.push(() => {
     for (const listener of listeners.value) listener.destroy();
@@ -252,6 +255,7 @@ export async function startSidecar(
     },
     audit: () => audit.value.figures(),
     policy: () => policy.figures,
+    refusedConnections: () => refused.totals,
   });
   const admin = await createAdminServer({
     listen: config.listen.admin,
@@ -333,11 +337,16 @@ async function openListeners(
   config: Config,
   { sockets }: Identities,
   onRequest: OnRequest,
+  refused: RefusedConnections,
   log: Log,
 ): Promise<Result<readonly Listener[], string>> {
   const { limits, listen } = config;
   const open: Listener[] = [];
-  const handlers = { onRequest, onError: (message: string) => log.error(message) };
+  const handlers = {
+    onRequest,
+    onError: (message: string) => log.error(message),
+    onRefused: (kind: string) => refused.refused(kind),
+  };
   const fail = (message: string): Result<never, string> => {
     for (const listener of open) listener.destroy();
     return err(message);

@@ -16,6 +16,8 @@ export interface MetricSources {
   readonly streams: () => number;
   /** State of the breaker of each server. */
   readonly breakers: () => Iterable<readonly [server: string, state: 'passing' | 'tripped' | 'probing']>;
+  /** What was refused before it was a request, by kind. */
+  readonly refusedConnections: () => Iterable<readonly [kind: string, total: number]>;
   /** Tokens fetched (`ok`) and failures to, for each server, since the start. */
   readonly credentialRefreshes: () => Iterable<readonly [server: string, outcome: 'ok' | 'error', total: number]>;
   readonly audit: () => { readonly backlogBytes: number; readonly lostTotal: number; readonly failing: boolean };
@@ -184,6 +186,15 @@ function bound(value: string | undefined, known: Set<string>, max: number): stri
 /** Registers what other parts keep. */
 export function observeSources(registry: Registry, sources: MetricSources): void {
   const { audit, policy } = sources;
+  registry.observed(
+    'counter',
+    'mcp_sidecar_http_refused_total',
+    'Connections refused before there was a request.',
+    ['kind'],
+    function* () {
+      for (const [kind, total] of sources.refusedConnections()) yield [[kind], total];
+    },
+  );
   registry.observed('gauge', 'mcp_sidecar_requests_in_flight', 'Requests under way.', [], sources.inFlight);
   registry.observed('gauge', 'mcp_sidecar_streams_open', 'Open event streams.', [], sources.streams);
   registry.observed(

@@ -202,6 +202,7 @@ test('what other parts keep is asked at scrape time', () => {
   const { registry } = new Metrics('0');
   let inFlight = 1;
   observeSources(registry, {
+    refusedConnections: () => [],
     inFlight: () => inFlight,
     streams: () => 2,
     breakers: () => [['github', 'tripped']],
