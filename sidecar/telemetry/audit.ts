@@ -35,7 +35,6 @@ export interface AuditOptions {
 }
 
 export interface AuditFigures {
-  readonly writtenTotal: number;
   readonly lostTotal: number;
   readonly backlogBytes: number;
   readonly failing: boolean;
@@ -139,7 +138,6 @@ export class Audit implements ExchangeObserver {
 
   figures(): AuditFigures {
     return {
-      writtenTotal: this.#written,
       lostTotal: this.#lost,
       backlogBytes: this.#backlogBytes(),
       failing: this.#failure !== undefined,

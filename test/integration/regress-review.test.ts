@@ -4,24 +4,11 @@
 import assert from 'node:assert/strict';
 import * as http from 'node:http';
 import { connect } from 'node:net';
-import { describe, type TestContext, test } from 'node:test';
+import { describe, test } from 'node:test';
 import { ask, askLegacy, askModern, toolCall } from '../support/raw-http.ts';
-import { type ScriptedUpstream, sendJson, startScriptedUpstream } from '../support/scripted-upstream.ts';
-import { ALLOW_ALL, startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { type ScriptedUpstream, sendJson } from '../support/scripted-upstream.ts';
+import { ALLOW_ALL, startBehind, type TestSidecar } from '../support/sidecar.ts';
 import { until } from '../support/stdio-harness.ts';
-
-async function start(
-  context: TestContext,
-  settings: (url: string) => string,
-): Promise<{ upstream: ScriptedUpstream; sidecar: TestSidecar }> {
-  const upstream = await startScriptedUpstream();
-  const sidecar = await startTestSidecar(settings(upstream.url));
-  context.after(async () => {
-    await sidecar.close();
-    await upstream.close();
-  });
-  return { upstream, sidecar };
-}
 
 const open =
   (more = '') =>
@@ -41,7 +28,7 @@ test('an agent that left while its token was being had is noticed: nothing is se
   context.after(() => endpoint.close());
   const { port } = endpoint.address() as { port: number };
   process.env.REGRESS_CLIENT_SECRET = 'any secret at all';
-  const { upstream, sidecar } = await start(
+  const { upstream, sidecar } = await startBehind(
     context,
     (url) => `servers:
   main:
@@ -67,7 +54,10 @@ async function metric(sidecar: TestSidecar, name: string): Promise<number> {
 
 describe('the breaker', () => {
   test('a probe whose agent leaves makes room for the next probe', async (context) => {
-    const { upstream, sidecar } = await start(context, open('breaker: { failures: 1, open: 100ms, openMax: 100ms }\n'));
+    const { upstream, sidecar } = await startBehind(
+      context,
+      open('breaker: { failures: 1, open: 100ms, openMax: 100ms }\n'),
+    );
     upstream.answer = (_seen, response) => response.writeHead(503).end();
     await askLegacy(sidecar.base, toolCall('any'));
     upstream.answer = () => undefined;
@@ -93,7 +83,10 @@ describe('the breaker', () => {
   });
 
   test('counts answers that break off and answers that are none', async (context) => {
-    const { upstream, sidecar } = await start(context, open('breaker: { failures: 2, open: 60s, openMax: 60s }\n'));
+    const { upstream, sidecar } = await startBehind(
+      context,
+      open('breaker: { failures: 2, open: 60s, openMax: 60s }\n'),
+    );
     upstream.answer = (_seen, response) => {
       response.writeHead(200, { 'content-type': 'application/json', 'content-length': '100' });
       response.write('{', () => response.destroy());
@@ -137,7 +130,7 @@ policy:
   };
   for (const [how, answer] of Object.entries(answers)) {
     test(`whose absence the server tells ${how}`, async (context) => {
-      const { upstream, sidecar } = await start(context, HIDING);
+      const { upstream, sidecar } = await startBehind(context, HIDING);
       upstream.answer = answer;
       const hidden = await askLegacy(sidecar.base, toolCall('secret'));
       const absent = await askLegacy(sidecar.base, toolCall('nothing'));
@@ -148,7 +141,7 @@ policy:
   }
 
   test('while an error of a tool that the server has listed is its own', async (context) => {
-    const { upstream, sidecar } = await start(context, HIDING);
+    const { upstream, sidecar } = await startBehind(context, HIDING);
     upstream.answer = (seen, response) =>
       sendJson(
         response,
@@ -164,7 +157,7 @@ policy:
 
 test('a stranger who sends a body slowly is answered at once', async (context) => {
   process.env.REGRESS_KEY = 'a key that nobody shows here';
-  const { sidecar } = await start(
+  const { sidecar } = await startBehind(
     context,
     (url) => `identify: [ { type: apiKey, agents: { a: { env: REGRESS_KEY } } } ]\n${open()(url)}`,
   );
@@ -181,7 +174,7 @@ test('a stranger who sends a body slowly is answered at once', async (context) =
 });
 
 test('a stream that breaks is on record, also where its events can be resumed', async (context) => {
-  const { upstream, sidecar } = await start(context, open());
+  const { upstream, sidecar } = await startBehind(context, open());
   upstream.answer = (_seen, response) => {
     response.writeHead(200, { 'content-type': 'text/event-stream' });
     response.write('id: 1\ndata: {"jsonrpc":"2.0","method":"notifications/message","params":{}}\n\n', () =>
@@ -195,7 +188,7 @@ test('a stream that breaks is on record, also where its events can be resumed', 
 });
 
 test('timeouts.total bounds the wait for the head as well', async (context) => {
-  const { upstream, sidecar } = await start(context, open('timeouts: { headers: 20s, total: 200ms }\n'));
+  const { upstream, sidecar } = await startBehind(context, open('timeouts: { headers: 20s, total: 200ms }\n'));
   upstream.answer = () => undefined;
   const started = performance.now();
   assert.equal((await askLegacy(sidecar.base, toolCall('any'))).status, 504);
@@ -203,7 +196,7 @@ test('timeouts.total bounds the wait for the head as well', async (context) => {
 });
 
 test('a baggage header goes into _meta, unless there is one already', async (context) => {
-  const { upstream, sidecar } = await start(context, open());
+  const { upstream, sidecar } = await startBehind(context, open());
   await askLegacy(sidecar.base, toolCall('any'), { baggage: 'user=7' });
   assert.equal(upstream.seen.at(-1)!.json.params._meta.baggage, 'user=7');
   await askModern(
@@ -215,7 +208,7 @@ test('a baggage header goes into _meta, unless there is one already', async (con
 });
 
 test('tracestate of one place is not joined to traceparent of another', async (context) => {
-  const { upstream, sidecar } = await start(context, open());
+  const { upstream, sidecar } = await startBehind(context, open());
   const _meta = { traceparent: `00-${'a'.repeat(32)}-${'b'.repeat(16)}-01` };
   await askLegacy(
     sidecar.base,
@@ -227,7 +220,7 @@ test('tracestate of one place is not joined to traceparent of another', async (c
 
 test('the resource metadata names only resources that there are', async (context) => {
   process.env.REGRESS_KEY = 'a key that nobody shows here';
-  const { sidecar } = await start(
+  const { sidecar } = await startBehind(
     context,
     (url) => `identify: [ { type: apiKey, agents: { a: { env: REGRESS_KEY } } } ]\n${open()(url)}`,
   );
@@ -240,14 +233,14 @@ test('the resource metadata names only resources that there are', async (context
 });
 
 test('a media type in capitals is the same media type', async (context) => {
-  const { upstream, sidecar } = await start(context, open());
+  const { upstream, sidecar } = await startBehind(context, open());
   upstream.answer = (seen, response) =>
     sendJson(response, { jsonrpc: '2.0', id: seen.json.id, result: {} }, 200, { 'content-type': 'Application/JSON' });
   assert.equal((await askLegacy(sidecar.base, toolCall('any'))).status, 200);
 });
 
 test('an element of a batch whose answer is cut off is answered all the same', async (context) => {
-  const { upstream, sidecar } = await start(context, open());
+  const { upstream, sidecar } = await startBehind(context, open());
   upstream.answer = (seen, response) => {
     if (seen.json.id === 1) return sendJson(response, { jsonrpc: '2.0', id: 1, result: {} });
     response.writeHead(200, { 'content-type': 'application/json' });

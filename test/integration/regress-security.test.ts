@@ -4,29 +4,16 @@
 import assert from 'node:assert/strict';
 import type * as http from 'node:http';
 import { connect, type Socket } from 'node:net';
-import { describe, type TestContext, test } from 'node:test';
+import { describe, test } from 'node:test';
 import { ask, askLegacy, toolCall } from '../support/raw-http.ts';
-import { type ScriptedUpstream, sendJson, startScriptedUpstream } from '../support/scripted-upstream.ts';
-import { ALLOW_ALL, startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { sendJson } from '../support/scripted-upstream.ts';
+import { ALLOW_ALL, startBehind } from '../support/sidecar.ts';
 import { until } from '../support/stdio-harness.ts';
-
-async function start(
-  context: TestContext,
-  settings: (url: string) => string,
-): Promise<{ upstream: ScriptedUpstream; sidecar: TestSidecar }> {
-  const upstream = await startScriptedUpstream();
-  const sidecar = await startTestSidecar(settings(upstream.url));
-  context.after(async () => {
-    await sidecar.close();
-    await upstream.close();
-  });
-  return { upstream, sidecar };
-}
 
 const open = (url: string) => `servers: { main: { url: "${url}" } }\n${ALLOW_ALL}`;
 
 test('a list in an array of one is not a way around the filter', async (context) => {
-  const { upstream, sidecar } = await start(
+  const { upstream, sidecar } = await startBehind(
     context,
     (url) =>
       `servers: { main: { url: "${url}" } }\npolicy: { version: 1, rules: [ { name: one, allow: [ { tools: [get_x] } ] } ] }\n`,
@@ -41,7 +28,7 @@ test('a list in an array of one is not a way around the filter', async (context)
 });
 
 test('headers that only 2026-07-28 has, and that nobody checked, do not go upstream from the 2025 eras', async (context) => {
-  const { upstream, sidecar } = await start(context, open);
+  const { upstream, sidecar } = await startBehind(context, open);
   await askLegacy(sidecar.base, toolCall('get_x'), {
     'mcp-name': 'delete_all',
     'mcp-method': 'tools/list',
@@ -52,7 +39,7 @@ test('headers that only 2026-07-28 has, and that nobody checked, do not go upstr
 });
 
 test('a page of another site cannot make its browser GET', async (context) => {
-  const { upstream, sidecar } = await start(context, open);
+  const { upstream, sidecar } = await startBehind(context, open);
   const answer = await ask(sidecar.base, {
     method: 'GET',
     headers: { 'sec-fetch-site': 'cross-site', accept: 'image/*' },
@@ -62,7 +49,7 @@ test('a page of another site cannot make its browser GET', async (context) => {
 });
 
 test('a batch whose answers are too large together gets an error for what does not fit', async (context) => {
-  const { upstream, sidecar } = await start(context, (url) => `limits: { response: 256KiB }\n${open(url)}`);
+  const { upstream, sidecar } = await startBehind(context, (url) => `limits: { response: 256KiB }\n${open(url)}`);
   upstream.answer = (seen, response) =>
     sendJson(response, {
       jsonrpc: '2.0',
@@ -80,7 +67,7 @@ test('a batch whose answers are too large together gets an error for what does n
 test('one of several agents does not take all places', async (context) => {
   process.env.SHARE_A = 'the key of agent a, which is long';
   process.env.SHARE_B = 'the key of agent b, which is long';
-  const { upstream, sidecar } = await start(
+  const { upstream, sidecar } = await startBehind(
     context,
     (url) => `identify: [ { type: apiKey, agents: { a: { env: SHARE_A }, b: { env: SHARE_B } } } ]
 limits: { inFlight: 4, streams: 4 }
@@ -104,7 +91,7 @@ ${open(url)}`,
 });
 
 test('slow bodies together are bounded', async (context) => {
-  const { sidecar } = await start(context, (url) => `limits: { body: 64MiB }\n${open(url)}`);
+  const { sidecar } = await startBehind(context, (url) => `limits: { body: 64MiB }\n${open(url)}`);
   const { hostname, port } = new URL(sidecar.base);
   const sockets: Socket[] = [];
   const answers: string[] = [];
@@ -128,7 +115,7 @@ test('slow bodies together are bounded', async (context) => {
 
 describe('what is refused by its head', () => {
   test('is not read', async (context) => {
-    const { sidecar } = await start(context, open);
+    const { sidecar } = await startBehind(context, open);
     const answer = await askLegacy(sidecar.base, toolCall('any'), { origin: 'http://evil.example' });
     assert.equal(answer.status, 403);
     assert.equal(answer.json.id, null);

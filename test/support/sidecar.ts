@@ -4,10 +4,12 @@
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { TestContext } from 'node:test';
 import { type RunningSidecar, startSidecar } from '../../sidecar/app.ts';
 import { loadConfig } from '../../sidecar/config/load.ts';
 import { formatProblems } from '../../sidecar/config/problem.ts';
 import { createLogger } from '../../sidecar/telemetry/log.ts';
+import { type ScriptedUpstream, startScriptedUpstream } from './scripted-upstream.ts';
 
 export interface TestSidecar extends RunningSidecar {
   /** Base URL of the MCP listener, without a path. */
@@ -65,4 +67,18 @@ export async function startTestSidecar(
       await rm(folder, { recursive: true, force: true });
     },
   };
+}
+
+/** A sidecar in front of a scripted upstream, both ended with the test. `settings` makes the configuration from the upstream's URL. */
+export async function startBehind(
+  context: TestContext,
+  settings: (url: string) => string,
+): Promise<{ upstream: ScriptedUpstream; sidecar: TestSidecar }> {
+  const upstream = await startScriptedUpstream();
+  const sidecar = await startTestSidecar(settings(upstream.url));
+  context.after(async () => {
+    await sidecar.close();
+    await upstream.close();
+  });
+  return { upstream, sidecar };
 }
