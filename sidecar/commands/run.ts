@@ -34,11 +34,13 @@ export async function run(options: RunOptions): Promise<number> {
     return 2;
   }
   const sidecar = started.value;
+  // Before anybody is told that it runs: whoever reads that may end it at once.
+  const told = untilTold();
   if (options.json)
     process.stdout.write(`${JSON.stringify({ event: 'listening', mcp: sidecar.mcp, admin: sidecar.admin })}\n`);
   else process.stderr.write(greeting(loaded.value, sidecar.mcp, sidecar.admin));
 
-  await untilTold();
+  await told;
   if (!options.json) process.stderr.write('\nstopping: finishing what is under way (once more to stop at once)\n');
   // A second signal means: now.
   const atOnce = untilTold().then(() => 'atOnce' as const);
