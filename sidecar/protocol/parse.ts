@@ -8,7 +8,7 @@
 import { err, ok, type Result } from '../../policies/result.ts';
 import { KeyFolds, type KnownKeys, knownKeys, refuseLookalikes, refuseTwins } from './lookalike.ts';
 import type { JsonObject, Layout, MalformedReason, Message, ParsedBody } from './message.ts';
-import { countKeys, findDuplicate, type ScanLimits, scan } from './scan.ts';
+import { findDuplicate, type ScanLimits, scan } from './scan.ts';
 
 const ROOT_KEYS = knownKeys('jsonrpc', 'id', 'method', 'params', 'result', 'error');
 /** What routing, policy or the splice read of `params`, in any method. */
@@ -56,7 +56,8 @@ export function parseBody(bytes: Buffer, limits: ScanLimits): Result<ParsedBody,
     // The parser's own message quotes the body, which may hold a secret.
     return err({ kind: 'notJson', detail: bytes.length === 0 ? 'the body is empty' : 'the body is not valid JSON' });
   }
-  if (countKeys(value) !== scanned.value.memberCount) return err({ kind: 'duplicateKey', path: findDuplicate(bytes) });
+  const repeated = scanned.value.mayRepeatKeys ? findDuplicate(bytes) : undefined;
+  if (repeated !== undefined) return err({ kind: 'duplicateKey', path: repeated });
 
   const { elements, layout } = scanned.value;
   const folds = new KeyFolds();

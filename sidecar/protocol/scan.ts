@@ -34,14 +34,17 @@ export interface ScanLimits {
 
 export interface Scan {
   readonly layout: Layout;
-  /** Members of all objects of the text together. Equal to the own keys of the parsed value unless a key is repeated. */
-  readonly memberCount: number;
+  /** Some object may have a key twice: for `findDuplicate` to say. Where this is false no key is repeated. */
+  readonly mayRepeatKeys: boolean;
   /** The elements of a root array; `undefined` when the root is anything else. */
   readonly elements: readonly ByteRange[] | undefined;
 }
 
 /** Members of all objects of one text: what is built of them, and walked, costs a hundred times their bytes. */
 export const MEMBERS_MAX = 50_000;
+
+/** Keys of one object that are held against each other by hash; an object with more is for `findDuplicate`. */
+const HASHED_KEYS_MAX = 32;
 
 const ROOT_KEYS = ['id', 'params'].map((key) => Buffer.from(key));
 const PARAMS_KEYS = ['_meta', 'arguments'].map((key) => Buffer.from(key));
@@ -56,6 +59,10 @@ export function scan(bytes: Buffer, { depthMax, batchMax }: ScanLimits): Result<
   const length = bytes.length;
   let depth = 0;
   let memberCount = 0;
+  // Whether a key is repeated is told by the bytes alone, and never by what an engine's parser made of the object.
+  let mayRepeatKeys = false;
+  const hashes: number[] = [];
+  const objectStarts: number[] = [];
   let stringStart = 0;
   let stringEnd = 0;
 
@@ -89,6 +96,8 @@ export function scan(bytes: Buffer, { depthMax, batchMax }: ScanLimits): Result<
         break;
       case COLON:
         if (++memberCount > MEMBERS_MAX) return err({ kind: 'tooManyMembers', membersMax: MEMBERS_MAX });
+        if (!mayRepeatKeys)
+          mayRepeatKeys = !isNewKey(bytes, stringStart, stringEnd, hashes, objectStarts[depth - 1] ?? 0);
         if (depth === 1) {
           rootKey = keyIndex(bytes, stringStart, stringEnd, ROOT_KEYS);
           if (rootKey !== 0) rootValue = skipSpace(bytes, at + 1);
@@ -102,6 +111,7 @@ export function scan(bytes: Buffer, { depthMax, batchMax }: ScanLimits): Result<
         break;
       case OPEN_BRACE:
       case OPEN_BRACKET: {
+        objectStarts[depth] = hashes.length;
         if (++depth > depthMax) return err({ kind: 'tooDeep', depthMax });
         if (depth > 3) break;
         const isObject = bytes[at] === OPEN_BRACE;
@@ -138,11 +148,25 @@ export function scan(bytes: Buffer, { depthMax, batchMax }: ScanLimits): Result<
           if (metaKey === 1) traceparent = { start: metaValue, end: trimEnd(bytes, at) };
           else if (metaKey === 2) tracestate = { start: metaValue, end: trimEnd(bytes, at) };
         }
-        if (bytes[at] !== COMMA) depth--;
+        if (bytes[at] !== COMMA && depth > 0) hashes.length = objectStarts[--depth]!;
         break;
     }
   }
-  return ok({ layout: { root, id, params, meta, traceparent, tracestate, arguments: args }, memberCount, elements });
+  return ok({ layout: { root, id, params, meta, traceparent, tracestate, arguments: args }, mayRepeatKeys, elements });
+}
+
+/** Notes a key of the innermost object, whose hashes begin at `from`. False: it may have been there, or it is too dear to tell. */
+function isNewKey(bytes: Buffer, start: number, end: number, hashes: number[], from: number): boolean {
+  if (hashes.length - from === HASHED_KEYS_MAX) return false;
+  let hash = 0;
+  for (let at = start + 1; at < end - 1; at++) {
+    const byte = bytes[at]!;
+    if (byte === BACKSLASH) return false; // Another spelling of some other key, perhaps.
+    hash = (Math.imul(hash, 31) + byte) | 0;
+  }
+  for (let index = from; index < hashes.length; index++) if (hashes[index] === hash) return false;
+  hashes.push(hash);
+  return true;
 }
 
 function openObject(bytes: Buffer, at: number): { inside: number; empty: boolean } {
@@ -180,25 +204,8 @@ function escapedKeyIndex(bytes: Buffer, start: number, end: number, keys: readon
   return keys.findIndex((known) => known.toString() === key) + 1;
 }
 
-/** The own keys of all objects in what `JSON.parse` returned. Recurses as deep as `scan` has allowed. */
-export function countKeys(value: unknown): number {
-  if (typeof value !== 'object') return 0;
-  let count = 0;
-  if (Array.isArray(value)) {
-    for (const element of value) if (typeof element === 'object') count += countKeys(element);
-    return count;
-  }
-  const object = value as Record<string, unknown> | null;
-  for (const key in object) {
-    count++;
-    const member = object[key];
-    if (typeof member === 'object') count += countKeys(member);
-  }
-  return count;
-}
-
-/** Path of the first repeated key of valid JSON that has one: for the message, once it is known that there is one. */
-export function findDuplicate(bytes: Buffer): string {
+/** Path of the first repeated key of valid JSON, for the message; `undefined` where there is none. Exact, and linear in the bytes. */
+export function findDuplicate(bytes: Buffer): string | undefined {
   // One entry an open object or array; an array has no keys.
   const open: { readonly keys: Set<string> | undefined; key: string }[] = [];
   let string = { start: 0, end: 0 };
@@ -229,7 +236,7 @@ export function findDuplicate(bytes: Buffer): string {
         break;
     }
   }
-  return '';
+  return undefined;
 }
 
 /** Characters of one key in a path that is shown. */
