@@ -100,6 +100,24 @@ export const policySchema = z.strictObject({
   redact: z.array(redaction).max(1000).default([]),
 });
 
+const EXTENDS_MAX = 32;
+const extended = z
+  .string()
+  .min(1)
+  .max(4096)
+  .regex(/^(?![a-z][a-z0-9+.-]*:\/\/)/i);
+
+/** What `extends` names: policies whose roles, rules, quotas, … are part of this one too. */
+export const extendsSchema = z
+  .union([extended, z.array(extended).min(1).max(EXTENDS_MAX)])
+  .describe(
+    'Policies of which this one takes over everything: library/<name> or paths of files. Names must not be repeated; default and mode are those written here.',
+  );
+export const EXTENDS_PROBLEM = `must be library/<name>, the path of a policy file or folder, or a list of at most ${EXTENDS_MAX} of these`;
+
+/** policy.yaml as people write it. The compiler is handed what `extends` has led to, and knows no such key. */
+export const policyFileSchema = policySchema.extend({ extends: extendsSchema.optional() });
+
 /** A policy as the compiler takes it: checked, defaults filled in. */
 export type PolicyDocument = z.output<typeof policySchema>;
 

@@ -19,6 +19,8 @@ export interface PolicyReloadPorts {
   readonly onRefused: (problems: string) => void;
 }
 
+type FirstPolicy = Omit<LoadedPolicy, 'locate'>;
+
 export class PolicyReload {
   active: ActivePolicy;
   /** For the metrics: how often a policy came into force, was refused, and when the last one came (ms since the epoch). */
@@ -28,10 +30,12 @@ export class PolicyReload {
   readonly #ports: PolicyReloadPorts;
   #watch: readonly string[];
   #seen: string;
+  /** What was wrong when it was last looked at, so as to say it once. */
+  #refusedFor: string | undefined;
   #timer: NodeJS.Timeout | undefined;
 
   private constructor(
-    first: LoadedPolicy,
+    first: FirstPolicy,
     source: PolicySource,
     environment: Environment,
     seen: string,
@@ -46,7 +50,7 @@ export class PolicyReload {
   }
 
   static async start(
-    first: LoadedPolicy,
+    first: FirstPolicy,
     source: PolicySource,
     environment: Environment,
     ports: PolicyReloadPorts,
@@ -74,12 +78,19 @@ export class PolicyReload {
     const seen = await fingerprint(this.#watch);
     if (seen === this.#seen) return;
     this.#seen = seen;
-    const loaded = await this.#load();
+    const tried = new Set<string>();
+    const loaded = await this.#load(tried);
     if (!loaded.ok) {
+      // Also a file that is not there yet: it looks like a change the next time, which then finds the same.
+      this.#watch = [...new Set([...this.#watch, ...tried])];
+      const problems = formatProblems(loaded.error);
+      if (problems === this.#refusedFor) return;
+      this.#refusedFor = problems;
       this.figures.refused += 1;
-      this.#ports.onRefused(formatProblems(loaded.error));
+      this.#ports.onRefused(problems);
       return;
     }
+    this.#refusedFor = undefined;
     const next = activate(loaded.value);
     this.#watch = loaded.value.watch;
     if (next.version === this.active.version) return;
@@ -90,9 +101,9 @@ export class PolicyReload {
   }
 
   /** A throw is a bug, but one that must not end a process whose last good policy still holds. */
-  async #load(): Promise<Result<LoadedPolicy, Problem[]>> {
+  async #load(tried: Set<string>): Promise<Result<LoadedPolicy, Problem[]>> {
     try {
-      return await loadPolicy(this.#source, this.#environment);
+      return await loadPolicy(this.#source, this.#environment, tried);
     } catch (error) {
       const name = error instanceof Error ? error.name : typeof error;
       const message = `loading the policy failed unexpectedly (${name})`;
@@ -101,7 +112,7 @@ export class PolicyReload {
   }
 }
 
-function activate({ policy, document }: LoadedPolicy): ActivePolicy {
+function activate({ policy, document }: FirstPolicy): ActivePolicy {
   return { policy, version: createHash('sha256').update(JSON.stringify(document)).digest('hex').slice(0, 12) };
 }
 

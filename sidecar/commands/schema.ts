@@ -9,7 +9,7 @@ export async function schema(options: { policy: boolean }): Promise<number> {
 /** JSON Schema 2020-12 of what people write (before defaults and units are applied). */
 export async function jsonSchema({ policy }: { policy: boolean }): Promise<z.core.JSONSchema.BaseSchema> {
   const shape = policy
-    ? (await import('../../policies/schema.ts')).policySchema
+    ? (await import('../../policies/schema.ts')).policyFileSchema
     : (await import('../config/schema.ts')).sidecarYaml('/');
   return { title: policy ? 'policy.yaml' : 'sidecar.yaml', ...z.toJSONSchema(shape, { io: 'input' }) };
 }

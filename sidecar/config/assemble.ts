@@ -112,7 +112,7 @@ function byPlace(left: Problem, right: Problem): number {
 function sourceOfPolicy(policy: Config['policy'], folder: string, document: YamlDocument): PolicySource {
   if (typeof policy === 'string') return { kind: 'path', path: policyPath(policy, folder) };
   const locate = (problem: DocumentProblem) => document.locate({ ...problem, path: ['policy', ...problem.path] });
-  return { kind: 'inline', value: policy, locate };
+  return { kind: 'inline', value: policy, folder, locate };
 }
 
 function dangers(config: Config): string[] {

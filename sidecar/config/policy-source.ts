@@ -2,16 +2,18 @@
  * Where a policy comes from (a file, a folder, the library of this package, or sidecar.yaml itself), and loading it
  * from there, as often as it changes.
  *
- * A folder is one policy written in several files: roles, agents and other mappings are united, rules and other lists
- * joined, and what stands in two files under one name is refused.
+ * A folder is one policy written in several files. A policy takes over all of what it `extends`. Both are merged by
+ * policy-merge.ts, so that a compiled policy knows nothing of files.
  */
 import { readdir, stat } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { type CompiledPolicy, compilePolicy } from '../../policies/compile.ts';
 import { err, ok, type Result } from '../../policies/result.ts';
+import { EXTENDS_PROBLEM, extendsSchema } from '../../policies/schema.ts';
 import { packageFolder } from './package-folder.ts';
+import { type Layer, mergeLayers, type PolicyText } from './policy-merge.ts';
 import { type DocumentProblem, type Problem, showFile, wholeFile } from './problem.ts';
-import { readYaml, sentenceOfReadError, type YamlDocument } from './yaml-document.ts';
+import { readYaml, sentenceOfReadError } from './yaml-document.ts';
 
 /** Where `{ env: NAME }` is looked up, and what `env` is in conditions. */
 export type Environment = Readonly<Record<string, string | undefined>>;
@@ -19,13 +21,21 @@ export type Environment = Readonly<Record<string, string | undefined>>;
 export type PolicySource =
   /** A file, or a folder of *.yaml. */
   | { readonly kind: 'path'; readonly path: string }
-  | { readonly kind: 'inline'; readonly value: unknown; locate(problem: DocumentProblem): Problem };
+  | {
+      readonly kind: 'inline';
+      readonly value: unknown;
+      /** Where relative paths in it start. */
+      readonly folder: string;
+      locate(problem: DocumentProblem): Problem;
+    };
 
 export interface LoadedPolicy {
   readonly policy: CompiledPolicy;
-  /** The document as written (merged, where it was a folder): for explaining it. */
+  /** The document as written, merged with the other files of its folder and with what it extends: for explaining it. */
   readonly document: unknown;
-  /** What to watch for changes; empty for an inline policy. */
+  /** Tells where a part of the document was written. */
+  readonly locate: (problem: DocumentProblem) => Problem;
+  /** Files and folders to watch for changes; none for an inline policy that extends nothing. */
   readonly watch: readonly string[];
 }
 
@@ -35,49 +45,133 @@ export function policyPath(text: string, folder: string): string {
   return name === undefined ? resolve(folder, text) : join(libraryFolder(), `${name}.yaml`);
 }
 
-function libraryFolder(): string {
+export function libraryFolder(): string {
   return join(packageFolder(), 'policies', 'library');
 }
 
-/** Reads and compiles. A broken policy is a list of problems with their places, and changes nothing. */
+/**
+ * Reads and compiles. A broken policy is a list of problems with their places, and changes nothing.
+ *
+ * @param tried Each file and folder that was looked at is added, also when the policy is refused: one that was missing is
+ * to be watched too.
+ */
 export async function loadPolicy(
   source: PolicySource,
   environment: Environment = process.env,
+  tried: Set<string> = new Set(),
 ): Promise<Result<LoadedPolicy, Problem[]>> {
-  const read = await readPolicy(source);
-  if (!read.ok) return read;
-  const { value, watch, locate } = read.value;
+  const layers = await readLayers(source, tried);
+  if (!layers.ok) return layers;
+  const merged = mergeLayers(layers.value);
+  if (!merged.ok) return merged;
+  const { value, locate } = merged.value;
   const compiled = compilePolicy(value, { env: environment });
   if (!compiled.ok) return err(compiled.error.map(({ path, message }) => locate({ path, at: 'value', message })));
-  return ok({ policy: compiled.value, document: value, watch });
+  return ok({ policy: compiled.value, document: value, locate, watch: [...tried] });
 }
 
-interface ReadPolicy {
-  readonly value: unknown;
-  readonly watch: readonly string[];
-  locate(problem: DocumentProblem): Problem;
+/** The policy, which comes last, and all that it extends. */
+async function readLayers(source: PolicySource, tried: Set<string>): Promise<Result<Layer[], Problem[]>> {
+  const reading: Reading = { layers: [], byPath: new Map(), tried, problems: [] };
+  if (source.kind === 'inline') await readLayer([{ file: undefined, ...source }], [], reading);
+  else {
+    tried.add(source.path);
+    const texts = await readTexts(source.path);
+    if (!texts.ok) return texts;
+    await readLayer(texts.value, [source.path], reading);
+  }
+  return reading.problems.length > 0 ? err(reading.problems) : ok(reading.layers);
 }
 
-async function readPolicy(source: PolicySource): Promise<Result<ReadPolicy, Problem[]>> {
-  if (source.kind === 'inline') return ok({ value: source.value, watch: [], locate: source.locate });
-  const status = await stat(source.path).catch(() => undefined);
-  if (status?.isDirectory()) return readFolder(source.path);
-  if (status === undefined && dirname(source.path) === libraryFolder())
-    return err([wholeFile(source.path, `is not in the library of this package: ${(await libraryNames()).join(', ')}`)]);
-  const document = await readYaml(source.path);
-  return document.ok ? ok({ ...document.value, watch: [source.path] }) : document;
+/** So many policies that extend one another in a row. */
+const EXTENDS_DEPTH_MAX = 8;
+
+interface Reading {
+  /** Each after what it extends. */
+  readonly layers: Layer[];
+  readonly byPath: Map<string, Layer>;
+  readonly tried: Set<string>;
+  readonly problems: Problem[];
 }
 
-async function readFolder(folder: string): Promise<Result<ReadPolicy, Problem[]>> {
+/** @param trail The paths that led here, each of which extends the next. */
+async function readLayer(texts: readonly PolicyText[], trail: readonly string[], reading: Reading): Promise<Layer> {
+  const bases: Layer[] = [];
+  for (const text of texts)
+    for (const base of extendedBy(text, reading.problems)) {
+      const layer = await readBase(base, trail, reading);
+      if (layer !== undefined && !bases.includes(layer)) bases.push(layer);
+    }
+  const layer = { texts, bases };
+  reading.layers.push(layer);
+  return layer;
+}
+
+/** A policy that another one extends; `problemAt` gives a problem the place where it does. */
+interface Base {
+  readonly path: string;
+  problemAt(message: string): Problem;
+}
+
+async function readBase({ path, problemAt }: Base, trail: readonly string[], reading: Reading) {
+  const { byPath, tried, problems } = reading;
+  const show = (paths: readonly string[]) => paths.map((one) => showFile(one)).join(' → ');
+  const known = byPath.get(path);
+  if (known !== undefined) return known;
+  if (trail.includes(path)) problems.push(problemAt(`extends itself: ${show([...trail, path])}`));
+  else if (trail.length > EXTENDS_DEPTH_MAX)
+    problems.push(problemAt(`extends more than ${EXTENDS_DEPTH_MAX} policies in a row: ${show([...trail, path])}`));
+  else {
+    tried.add(path);
+    const texts = await readTexts(path);
+    if (texts.ok) {
+      const layer = await readLayer(texts.value, [...trail, path], reading);
+      byPath.set(path, layer);
+      return layer;
+    }
+    // What is wrong with the file as such (it is not there) is best shown where it is named.
+    for (const problem of texts.error)
+      problems.push(problem.line === undefined ? problemAt(`${showFile(path)} ${problem.message}`) : problem);
+  }
+  return undefined;
+}
+
+function extendedBy({ value, folder, locate }: PolicyText, problems: Problem[]): Base[] {
+  const written = Object(value).extends as unknown;
+  if (written === undefined) return [];
+  const parsed = extendsSchema.safeParse(written);
+  if (!parsed.success) {
+    problems.push(locate({ path: ['extends'], at: 'value', message: EXTENDS_PROBLEM }));
+    return [];
+  }
+  return [parsed.data].flat().map((one, index) => ({
+    path: policyPath(one, folder),
+    problemAt: (message) => locate({ path: ['extends', index], at: 'value', message }),
+  }));
+}
+
+/** The error of a file or folder that cannot be read has no line. */
+async function readTexts(path: string): Promise<Result<readonly PolicyText[], Problem[]>> {
+  const status = await stat(path).catch(() => undefined);
+  if (status?.isDirectory()) return readFolder(path);
+  if (status === undefined && dirname(path) === libraryFolder())
+    return err([wholeFile(path, `is not in the library of this package: ${(await libraryNames()).join(', ')}`)]);
+  const text = await readText(path);
+  return text.ok ? ok([text.value]) : text;
+}
+
+async function readText(file: string): Promise<Result<PolicyText, Problem[]>> {
+  const document = await readYaml(file);
+  return document.ok ? ok({ ...document.value, folder: dirname(file) }) : document;
+}
+
+async function readFolder(folder: string): Promise<Result<readonly PolicyText[], Problem[]>> {
   const listed = await listPolicies(folder);
   if (!listed.ok) return err([wholeFile(folder, listed.error)]);
-  const names = listed.value;
-  if (names.length === 0) return err([wholeFile(folder, 'holds no *.yaml file')]);
-  const read = await Promise.all(names.map((name) => readYaml(join(folder, name))));
+  if (listed.value.length === 0) return err([wholeFile(folder, 'holds no *.yaml file')]);
+  const read = await Promise.all(listed.value.map((name) => readText(join(folder, name))));
   const problems = read.flatMap((one) => (one.ok ? [] : one.error));
-  if (problems.length > 0) return err(problems);
-  const merged = mergeDocuments(read.flatMap((one) => (one.ok ? [one.value] : [])));
-  return merged.ok ? ok({ ...merged.value, watch: [folder] }) : merged;
+  return problems.length > 0 ? err(problems) : ok(read.flatMap((one) => (one.ok ? [one.value] : [])));
 }
 
 /** Files of cases (`*.cases.yaml`) belong to the tests of a policy. */
@@ -93,73 +187,4 @@ async function listPolicies(folder: string): Promise<Result<string[], string>> {
 async function libraryNames(): Promise<string[]> {
   const names = await listPolicies(libraryFolder());
   return names.ok ? names.value.map((name) => `library/${name.replace(/\.ya?ml$/, '')}`) : [];
-}
-
-interface Origin {
-  readonly document: YamlDocument;
-  readonly path: readonly (string | number)[];
-}
-
-function mergeDocuments(documents: readonly YamlDocument[]): Result<Omit<ReadPolicy, 'watch'>, Problem[]> {
-  const merged = new Map<string, unknown>();
-  const origins = new Map<string, Origin>();
-  const problems: Problem[] = [];
-
-  /** Remembers where a part came from; false (and a problem) when another file has it already. */
-  const claim = (mergedPath: readonly (string | number)[], origin: Origin): boolean => {
-    const earlier = origins.get(JSON.stringify(mergedPath));
-    if (earlier === undefined) origins.set(JSON.stringify(mergedPath), origin);
-    else {
-      const message = `stands in ${showFile(earlier.document.file)} too`;
-      problems.push(origin.document.locate({ path: origin.path, at: 'key', message }));
-    }
-    return earlier === undefined;
-  };
-
-  for (const document of documents) {
-    if (!isMapping(document.value)) {
-      problems.push(document.locate({ path: [], at: 'value', message: 'must be a mapping' }));
-      continue;
-    }
-    for (const [section, value] of Object.entries(document.value)) {
-      const held = merged.get(section);
-      const origin = { document, path: [section] };
-      if (Array.isArray(value) && (held === undefined || Array.isArray(held))) {
-        const items: unknown[] = held ?? [];
-        for (const [index, item] of value.entries()) {
-          const name = isMapping(item) && typeof item.name === 'string' ? item.name : undefined;
-          const from = { document, path: [section, index] };
-          if (name !== undefined && !claim([section, 'named', name], from)) continue;
-          origins.set(JSON.stringify([section, items.length]), from);
-          items.push(item);
-        }
-        merged.set(section, items);
-      } else if (isMapping(value) && (held === undefined || isMapping(held))) {
-        const entries = Object.entries(value).filter(([name]) =>
-          claim([section, name], { document, path: [section, name] }),
-        );
-        merged.set(section, { ...held, ...Object.fromEntries(entries) });
-      } else if (held === undefined) {
-        merged.set(section, value);
-        origins.set(JSON.stringify([section]), origin);
-      } else if (held !== value) {
-        problems.push(document.locate({ path: [section], at: 'key', message: 'differs from what another file says' }));
-      }
-    }
-  }
-  if (problems.length > 0) return err(problems);
-
-  const locate = ({ path, at, message }: DocumentProblem): Problem => {
-    for (const depth of [2, 1]) {
-      const origin = origins.get(JSON.stringify(path.slice(0, depth)));
-      if (origin !== undefined)
-        return origin.document.locate({ path: [...origin.path, ...path.slice(depth)], at, message });
-    }
-    return documents[0]!.locate({ path, at, message });
-  };
-  return ok({ value: Object.fromEntries(merged), locate });
-}
-
-function isMapping(value: unknown): value is Readonly<Record<string, unknown>> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }

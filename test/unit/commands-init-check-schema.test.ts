@@ -310,7 +310,8 @@ describe('schema', () => {
   it('of policy.yaml, by --policy', () => {
     const { status, stdout, stderr } = sidecar('schema', '--policy', '--json');
     assert.equal(status, 0, stderr);
-    assert.ok('rules' in JSON.parse(stdout).properties);
+    const { properties } = JSON.parse(stdout);
+    assert.ok('rules' in properties && 'extends' in properties);
   });
 });
 

@@ -18,6 +18,7 @@ test('a load that throws is a refused policy: the last good one stays, and the p
     get value(): LoadedPolicy {
       throw new RangeError('a bug');
     },
+    folder,
     locate: () => assert.fail(),
   };
   const refused: string[] = [];
@@ -37,4 +38,32 @@ test('a load that throws is a refused policy: the last good one stays, and the p
   assert.deepEqual(refused, ['loading the policy failed unexpectedly (RangeError)']);
   assert.equal(reload.active, active);
   assert.equal(reload.figures.refused, 1);
+});
+
+test('a file that is extended and comes later is noticed, and its absence is told once', async (context) => {
+  const folder = await mkdtemp(join(tmpdir(), 'policy-reload-'));
+  context.after(() => rm(folder, { recursive: true }));
+  const file = join(folder, 'policy.yaml');
+  await writeFile(file, 'version: 1\n');
+  const source: PolicySource = { kind: 'path', path: file };
+  const first = await loadPolicy(source, {});
+  assert.ok(first.ok);
+  const refused: string[] = [];
+  const ports = { onReloaded: () => {}, onRefused: (problems: string) => refused.push(problems) };
+  const reload = await PolicyReload.start(first.value, source, {}, ports);
+  context.after(() => reload.close());
+
+  await writeFile(file, 'version: 1\nextends: ./later.yaml\n');
+  await reload.check();
+  await reload.check();
+  assert.equal(refused.length, 1);
+  assert.match(refused[0]!, /later\.yaml does not exist/);
+
+  await writeFile(join(folder, 'later.yaml'), 'version: 1\ndefault: allow\n');
+  await reload.check();
+  assert.equal(reload.active.policy.allowByDefault, true);
+
+  await writeFile(join(folder, 'later.yaml'), 'version: 1\ndefault: deny\n# longer\n');
+  await reload.check();
+  assert.equal(reload.active.policy.allowByDefault, false);
 });
