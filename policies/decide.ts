@@ -143,10 +143,13 @@ function findCandidates(policy: CompiledPolicy, { agent }: Subject, target: Targ
 }
 
 function selects(selectors: readonly CompiledSelector[], target: Target): boolean {
+  for (const selector of selectors) if (matchesSelector(selector, target)) return true;
+  return false;
+}
+
+export function matchesSelector(selector: CompiledSelector, target: Target): boolean {
+  if (!selector.server(target.server)) return false;
   const id = target.kind === 'resource' ? target.uri : target.name;
-  for (const selector of selectors) {
-    if (!selector.server(target.server)) continue;
-    for (const matches of selector[target.kind]) if (matches(id)) return true;
-  }
+  for (const matches of selector[target.kind]) if (matches(id)) return true;
   return false;
 }

@@ -7,7 +7,9 @@ import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { decide, isVisible } from '../../policies/decide.ts';
 import type { Call, Subject, Target } from '../../policies/decision.ts';
+import { explain, type Part } from '../../policies/explain.ts';
 import { compileGlob } from '../../policies/glob.ts';
+import type { Question } from '../../policies/judge.ts';
 import { callOf, policyOf } from '../support/policies.ts';
 
 type Truth = boolean | 'error';
@@ -243,6 +245,55 @@ describe('the decision', () => {
       }),
       { numRuns: 200 },
     );
+  });
+});
+
+/** The request that asks for `target`. */
+function questionOf(who: Subject, target: Target, { args, sessionId, now }: Call): Question {
+  const [method, params] = {
+    tool: () => ['tools/call', { name: (target as { name: string }).name, arguments: args }],
+    prompt: () => ['prompts/get', { name: (target as { name: string }).name, arguments: args }],
+    resource: () => ['resources/read', { uri: (target as { uri: string }).uri, arguments: args }],
+    method: () => [(target as { name: string }).name, { arguments: args }],
+  }[target.kind]();
+  const annotationsOf = () => (target.kind === 'tool' ? target.annotations : undefined);
+  const body = { jsonrpc: '2.0', id: 1, method, params };
+  return { subject: who, server: target.server, body, sessionId, now, annotationsOf };
+}
+
+/** What the parts that are told come to. */
+function effectOfParts(parts: readonly Part[], allowByDefault: boolean, audited: boolean): Effect {
+  const effects = parts.filter(({ audit }) => audited || !audit).map((part) => part.effect);
+  if (effects.includes('hides')) return 'hide';
+  if (!allowByDefault && !effects.includes('allows') && !effects.includes('shows')) return 'hide';
+  if (effects.includes('refuses')) return 'refuse';
+  return allowByDefault || effects.includes('allows') ? 'allow' : 'refuse';
+}
+
+describe('an explanation', () => {
+  it('has the verdict of the decision, and its parts come to that verdict', () => {
+    const seen = new Set<string>();
+    fc.assert(
+      fc.property(document, subject, target, call, (made, who, what, circumstances) => {
+        const policy = policyOf(written(made), { STAGE: 'test' });
+        const question = questionOf(who, what, circumstances);
+        const explained = explain(policy, question);
+        const method = String(question.body.method);
+        const decided = decide(policy, who, what, { ...circumstances, method, body: question.body });
+        assert.deepEqual(explained.decision, decided);
+
+        const { parts } = explained.targets.at(-1)!;
+        for (const { effect } of parts) seen.add(effect);
+        const enforced = effectOfParts(parts, policy.allowByDefault, false);
+        const audited = effectOfParts(parts, policy.allowByDefault, true);
+        if (decided.effect !== 'allow') assert.equal(enforced, decided.effect);
+        else if (policy.audit)
+          assert.equal(decided.wouldBe?.effect ?? 'allow', enforced === 'allow' ? audited : enforced);
+        else assert.deepEqual([enforced, audited], ['allow', decided.wouldBe?.effect ?? 'allow']);
+      }),
+      { numRuns: 600 },
+    );
+    assert.equal(seen.size, 5, `not every effect was seen: ${[...seen]}`);
   });
 });
 

@@ -1,0 +1,69 @@
+/**
+ * One JSON-RPC message judged from its text, as `policy test`, `policy explain` and `policy replay` do it. Pure.
+ *
+ * A message can name several things (a URI that can be written in two ways, several subscriptions): each has to be
+ * allowed, and the first that is not decides. One that is malformed goes nowhere, which is a refusal too.
+ */
+import { decide } from './decide.ts';
+import type { Call, Decision, Subject, Target } from './decision.ts';
+import { type AnnotationsOf, targetsOf } from './methods.ts';
+import type { CompiledPolicy } from './policy.ts';
+
+export interface Question {
+  readonly subject: Subject;
+  readonly server: string;
+  /** The whole JSON-RPC message. */
+  readonly body: Readonly<Record<string, unknown>>;
+  readonly sessionId: string | undefined;
+  /** Milliseconds since the epoch. */
+  readonly now: number;
+  /** The hints that the server gives for a tool. */
+  readonly annotationsOf: AnnotationsOf;
+}
+
+export interface Judgement {
+  readonly decision: Decision;
+  readonly call: Call;
+  /** Up to the one that decided. Empty for the protocol's own messages and for malformed ones. */
+  readonly targets: readonly Target[];
+}
+
+export function judge(policy: CompiledPolicy, question: Question): Judgement {
+  const { subject, server, body, sessionId, now, annotationsOf } = question;
+  const method = typeof body.method === 'string' ? body.method : '';
+  const params = mappingOr(body.params);
+  const call: Call = { method, args: mappingOr(params?.arguments), body, sessionId, now };
+  const kind = method === '' ? 'response' : body.id === undefined ? 'notification' : 'request';
+  const named = targetsOf(server, { kind, method, params }, annotationsOf);
+  if (!named.ok) {
+    const decision: Decision = {
+      effect: 'refuse',
+      rule: undefined,
+      reason: `the message is malformed: ${named.error}`,
+    };
+    return { decision, call, targets: [] };
+  }
+  return { ...decideAll(policy, subject, named.value, call), call };
+}
+
+/** Each target has to be allowed. The first that is not decides; in audit mode, the first that would not be. */
+export function decideAll(
+  policy: CompiledPolicy,
+  subject: Subject,
+  targets: readonly Target[],
+  call: Call,
+): { readonly decision: Decision; readonly targets: readonly Target[] } {
+  let decision: Decision | undefined;
+  for (const [index, target] of targets.entries()) {
+    const next = decide(policy, subject, target, call);
+    if (next.effect !== 'allow') return { decision: next, targets: targets.slice(0, index + 1) };
+    if (decision?.effect !== 'allow' || decision.wouldBe === undefined) decision = next;
+  }
+  return { decision: decision ?? { effect: 'allow', rule: undefined, wouldBe: undefined }, targets };
+}
+
+function mappingOr(value: unknown): Readonly<Record<string, unknown>> | undefined {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+    ? (value as Record<string, unknown>)
+    : undefined;
+}
