@@ -139,8 +139,8 @@ const RULES: Rule[] = [
     },
   },
   {
-    name: 'the injector imports only itself and sidecar/config',
-    find: importsOf(/^injector\//, relativeOnlyTo(/^(?:injector|sidecar\/config)\//)),
+    name: 'the injector imports only itself, sidecar/config and the result type',
+    find: importsOf(/^injector\//, relativeOnlyTo(/^(?:injector\/|sidecar\/config\/|policies\/result\.ts$)/)),
     bad: {
       'injector/a.ts': "import { x } from '../sidecar/app.ts';",
       'injector/b.ts': "import { x } from '../policies/x.ts';",
@@ -148,8 +148,11 @@ const RULES: Rule[] = [
     good: { 'injector/c.ts': "import { x } from '../sidecar/config/load.ts';\nimport { y } from './patch.ts';" },
   },
   {
-    name: 'the sidecar imports nothing of injector, examples or test',
-    find: importsOf(/^sidecar\//, neverTo(/^(?:injector|examples|test)\//)),
+    name: 'the sidecar imports nothing of examples or test, and of injector only in its commands',
+    find: (tree) => [
+      ...importsOf(/^sidecar\//, neverTo(/^(?:examples|test)\//))(tree),
+      ...importsOf(/^sidecar\/(?!commands\/)/, neverTo(/^injector\//))(tree),
+    ],
     bad: {
       'sidecar/a.ts': "import { x } from '../test/support/x.ts';",
       'sidecar/commands/b.ts': "const x = await import('../../examples/demo/server.ts');",

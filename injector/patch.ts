@@ -1,0 +1,278 @@
+/**
+ * A pod → the JSON Patch that gives it its sidecar. PURE, deterministic, and only ever adding.
+ *
+ * Guarantees: the patch applies to the very object it was made for; carrying it out twice is carrying it out once; a pod
+ * that has something of ours which is not what we would have given it is refused, since it could be a forged sidecar.
+ * `uninject` takes away exactly what this has put there.
+ */
+import { err, ok, type Result } from '../policies/result.ts';
+import { clientConfig, type Mode, type SidecarParts, sidecarContainer, sidecarVolumes } from './container.ts';
+import { findGroup, type Group } from './group.ts';
+import { type AddOperation, applyPatch, pointer } from './json-patch.ts';
+import {
+  CLIENT_CONFIG,
+  CLIENT_FOLDER,
+  CLIENT_VOLUME,
+  CONTAINER,
+  DEFAULT_CONTAINER,
+  SERVER_URL,
+  STATUS,
+  VOLUME,
+} from './names.ts';
+import type { InjectorOptions } from './options.ts';
+import {
+  annotationsOf,
+  isLasting,
+  ownPlaces,
+  type Place,
+  placesOf,
+  serviceAccountOf,
+  shapeProblem,
+  userOf,
+} from './pod.ts';
+import { parseQuantity } from './quantity.ts';
+import { isRaw, isSameJson, type Raw, rawAt, rawList, textAt } from './raw-object.ts';
+import { type Refusal, type RefusalKind, reasonToRefuse, reasonToSkip, reservedIn } from './refusal.ts';
+import { readSettings } from './settings.ts';
+import { keyOfCreated, readStatus, type Status, uninject } from './uninject.ts';
+
+export interface InjectionContext {
+  readonly options: InjectorOptions;
+  readonly mode: Mode;
+  /** Every group of the pod's namespace, those that cannot be read too. */
+  readonly groups: readonly Result<Group, string>[];
+  /** The pod belongs to a Job. */
+  readonly isJob: boolean;
+}
+
+export type Injection =
+  | {
+      readonly kind: 'injected';
+      readonly operations: readonly AddOperation[];
+      readonly group: string;
+      readonly warnings: readonly string[];
+    }
+  /** It is there already, as we would have put it there. */
+  | { readonly kind: 'present'; readonly group: string }
+  | { readonly kind: 'skipped'; readonly warning: string };
+
+/** @param pod A Pod, or the template of one: `metadata` and `spec` are looked at. */
+export function inject(pod: Raw, context: InjectionContext): Result<Injection, Refusal> {
+  const shape = shapeProblem(pod);
+  if (shape !== undefined) return refuse('shape', shape);
+  const warning = reasonToSkip(pod);
+  if (warning !== undefined) return ok({ kind: 'skipped', warning });
+
+  const reserved = reservedIn(pod, (name) => name.startsWith(VOLUME));
+  const status = readStatus(pod);
+  if (reserved === undefined && status === undefined) return plan(pod, context, undefined);
+
+  // Something of ours is there. It is ours when taking it away and putting it there again leads to the same.
+  const found = status?.ok === true ? status.value : undefined;
+  const bare = found === undefined ? undefined : uninject(pod);
+  if (found === undefined || bare === undefined || reservedIn(bare, (name) => name.startsWith(VOLUME)) !== undefined)
+    return notOurs(reserved ?? `an annotation ${STATUS}`);
+  const again = plan(bare, { ...context, mode: found.mode }, found);
+  if (!again.ok || again.value.kind !== 'injected') return again;
+  const wanted = applyPatch(bare, again.value.operations);
+  return isOurWork(pod, wanted)
+    ? ok({ kind: 'present', group: again.value.group })
+    : notOurs(reserved ?? `an annotation ${STATUS}`);
+}
+
+function refuse(kind: RefusalKind, message: string): Result<never, Refusal> {
+  return err({ kind, message });
+}
+
+function notOurs(what: string): Result<never, Refusal> {
+  return refuse(
+    'reserved',
+    `the pod already has ${what}, and it is not what this injector would put there: remove it (sidecar uninject), or leave the annotation mcp-sidecar.io/inject away`,
+  );
+}
+
+/**
+ * @param before What an earlier injection says that it did: containers which others have added since are left alone,
+ * and so is the choice of the default container.
+ */
+function plan(pod: Raw, context: InjectionContext, before: Status | undefined): Result<Injection, Refusal> {
+  const { options, mode, groups, isJob } = context;
+  const settings = readSettings(annotationsOf(pod), options);
+  if (!settings.ok) return refuse('settings', settings.error);
+  const refusal = reasonToRefuse(pod, settings.value, { mode, isJob, options });
+  if (refusal !== undefined) return err(refusal);
+  const group = findGroup(groups, settings.value.group, serviceAccountOf(pod));
+  if (!group.ok) return refuse('group', group.error);
+
+  const known = new Set(before?.containers);
+  const isKnown = ({ container }: Place) => before === undefined || known.has(String(container.name));
+  const places = ownPlaces(pod).filter(isKnown);
+  const agents = agentsOf(pod, places.filter(isLasting));
+  const parts: SidecarParts = {
+    group: group.value,
+    settings: settings.value,
+    options,
+    mode,
+    agents: agents.byUser,
+  };
+  const served = places.filter(
+    (place) =>
+      // Before a classic sidecar runs, init containers have nobody to call.
+      (place.list === 'containers' || mode === 'native') &&
+      !settings.value.excluded.includes(String(place.container.name)),
+  );
+  const unknown = settings.value.excluded.filter(
+    (name) => !placesOf(pod).some(({ container }) => container.name === name),
+  );
+  return ok({
+    kind: 'injected',
+    operations: operationsFor(pod, parts, { places, served }, before),
+    group: group.value.name,
+    warnings: [
+      ...agents.warnings,
+      ...unknown.map((name) => `mcp-sidecar: no container is named ${name}, which was to be excluded`),
+      ...(group.value.servers.length > 1
+        ? [
+            `mcp-sidecar: the group ${group.value.name} has several servers: ${CLIENT_FOLDER}/mcp.json names each, ${SERVER_URL} none of them`,
+          ]
+        : []),
+    ],
+  });
+}
+
+/** Agents by user id, where each container that lasts declares one of its own. Otherwise everybody is the group. */
+function agentsOf(pod: Raw, places: readonly Place[]): { byUser: Record<string, string>; warnings: string[] } {
+  const users = places.map(({ container }) => ({ name: String(container.name), user: userOf(pod, container) }));
+  if (users.every(({ user }) => user === undefined)) return { byUser: {}, warnings: [] };
+  const unnamed = users.filter(({ user }) => user === undefined).map(({ name }) => name);
+  if (unnamed.length > 0)
+    return {
+      byUser: {},
+      warnings: [`mcp-sidecar: agents are not told apart, since no runAsUser is declared for ${unnamed.join(', ')}`],
+    };
+  const byUser: Record<string, string> = {};
+  const warnings: string[] = [];
+  for (const { name, user } of users) {
+    const first = byUser[String(user)];
+    if (first === undefined) byUser[String(user)] = name;
+    else warnings.push(`mcp-sidecar: ${name} has the runAsUser of ${first}, and counts as the same agent`);
+  }
+  return { byUser, warnings };
+}
+
+interface Places {
+  /** All containers of the pod's own. */
+  readonly places: readonly Place[];
+  /** Those that are told where the sidecar is. */
+  readonly served: readonly Place[];
+}
+
+function operationsFor(
+  pod: Raw,
+  parts: SidecarParts,
+  { places, served }: Places,
+  before: Status | undefined,
+): AddOperation[] {
+  const spec = rawAt(pod, 'spec');
+  const operations: AddOperation[] = [];
+  const created: string[] = [];
+  const add = (path: string, value: unknown) => operations.push({ op: 'add', path, value });
+  /** Adds items at the end of a list, which may not be there. */
+  const append = (list: unknown, path: string, key: string, items: readonly Raw[]) => {
+    if (Array.isArray(list)) for (const item of items) add(`${path}/-`, item);
+    else if (items.length > 0) {
+      add(path, items);
+      created.push(keyOfCreated(key, list));
+    }
+  };
+
+  append(spec.volumes, '/spec/volumes', 'volumes', sidecarVolumes(parts));
+
+  const ownList = parts.mode === 'native' ? 'initContainers' : 'containers';
+  const container = sidecarContainer(parts);
+  if (Array.isArray(spec[ownList])) add(`/spec/${ownList}/0`, container);
+  else {
+    add(`/spec/${ownList}`, [container]);
+    created.push(keyOfCreated(ownList, spec[ownList]));
+  }
+
+  const url = `http://127.0.0.1:${parts.settings.port}/mcp`;
+  const environment: string[] = [];
+  const files: string[] = [];
+  for (const { list, index, container: own } of served) {
+    const name = String(own.name);
+    const path = pointer('spec', list, list === ownList ? index + 1 : index);
+    if (!rawList(own.env).some((one) => one.name === SERVER_URL)) {
+      append(own.env, `${path}/env`, `${name} env`, [{ name: SERVER_URL, value: url }]);
+      environment.push(name);
+    }
+    if (!rawList(own.volumeMounts).some(({ mountPath }) => trimSlash(mountPath) === CLIENT_FOLDER)) {
+      const mount = { name: CLIENT_VOLUME, mountPath: CLIENT_FOLDER, readOnly: true };
+      append(own.volumeMounts, `${path}/volumeMounts`, `${name} volumeMounts`, [mount]);
+      files.push(name);
+    }
+  }
+
+  const annotations = new Map<string, string>([[CLIENT_CONFIG, clientConfig(parts)]]);
+  const chosen = annotationsOf(pod)[DEFAULT_CONTAINER];
+  const first = textAt(rawList(spec.containers)[0] ?? {}, 'name');
+  if (
+    chosen === undefined &&
+    first !== undefined &&
+    (before === undefined || before.annotations.includes(DEFAULT_CONTAINER))
+  )
+    annotations.set(DEFAULT_CONTAINER, first);
+  const { metadata } = pod;
+  if (!isRaw(metadata)) created.push(keyOfCreated('metadata', metadata));
+  else if (!isRaw(metadata.annotations)) created.push(keyOfCreated('annotations', metadata.annotations));
+  const status: Status = {
+    version: 1,
+    mode: parts.mode,
+    group: parts.group.name,
+    containers: places.map(({ container: own }) => String(own.name)),
+    volumes: sidecarVolumes(parts).map((volume) => String(volume.name)),
+    environment,
+    files,
+    annotations: [...annotations.keys()],
+    created,
+  };
+  annotations.set(STATUS, JSON.stringify(status));
+  const members = Object.fromEntries(annotations);
+  if (!isRaw(metadata)) add('/metadata', { annotations: members });
+  else if (!isRaw(metadata.annotations)) add('/metadata/annotations', members);
+  else for (const [name, value] of annotations) add(pointer('metadata', 'annotations', name), value);
+  return operations;
+}
+
+function trimSlash(path: unknown): unknown {
+  return typeof path === 'string' ? path.replace(/(?<=.)\/+$/, '') : path;
+}
+
+/** Service account tokens of the cluster itself are mounted into every container, ours too, by the API server. */
+const SERVICE_ACCOUNT_FOLDER = '/var/run/secrets/kubernetes.io/serviceaccount';
+
+/** Whether the container, the volumes and the annotations of `pod` are those of `wanted`. */
+function isOurWork(pod: Raw, wanted: Raw): boolean {
+  const [mine, theirs] = [wanted, pod].map((one) => ({
+    containers: placesOf(one)
+      .filter(({ container }) => container.name === CONTAINER)
+      .map(({ list, container }) => [list, comparable(container)]),
+    volumes: rawList(rawAt(one, 'spec').volumes).filter(({ name }) => String(name).startsWith(VOLUME)),
+    annotations: [STATUS, CLIENT_CONFIG].map((name) => annotationsOf(one)[name]),
+    mounts: ownPlaces(one).flatMap(({ container }) =>
+      rawList(container.volumeMounts).filter(({ name }) => String(name).startsWith(VOLUME)),
+    ),
+  }));
+  return isSameJson(mine, theirs);
+}
+
+/** The container but for what the API server adds to every one, and with quantities as numbers: it writes 0.1 as 100m. */
+function comparable({ resizePolicy: _, ...container }: Raw): Raw {
+  const amounts = (side: string) =>
+    Object.entries(rawAt(container, 'resources', side)).map(([name, amount]) => [name, parseQuantity(String(amount))]);
+  return {
+    ...container,
+    resources: [amounts('requests'), amounts('limits')],
+    volumeMounts: rawList(container.volumeMounts).filter(({ mountPath }) => mountPath !== SERVICE_ACCOUNT_FOLDER),
+  };
+}

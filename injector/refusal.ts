@@ -1,0 +1,87 @@
+/**
+ * Why a pod is not injected. PURE. A refusal keeps the pod from being made; something passed over only warns.
+ */
+
+import type { Mode } from './container.ts';
+import { CONTAINER } from './names.ts';
+import type { InjectorOptions } from './options.ts';
+import { annotationsOf, ownPlaces, userOf } from './pod.ts';
+import { type Raw, rawAt, rawList, textAt } from './raw-object.ts';
+import type { Settings } from './settings.ts';
+
+/** For metrics: one word a reason. */
+export type RefusalKind = 'shape' | 'settings' | 'group' | 'namespaces' | 'user' | 'ports' | 'job' | 'reserved';
+
+export interface Refusal {
+  readonly kind: RefusalKind;
+  readonly message: string;
+}
+
+/** Pods that are let through without a sidecar, with a warning to whoever makes them. */
+export function reasonToSkip(pod: Raw): string | undefined {
+  const spec = rawAt(pod, 'spec');
+  if (rawAt(spec, 'os').name === 'windows' || rawAt(spec, 'nodeSelector')['kubernetes.io/os'] === 'windows')
+    return 'mcp-sidecar is not injected: there is no image for Windows';
+  // The kubelet's own copy of a static pod; what the API server says of it changes nothing.
+  if (Object.hasOwn(annotationsOf(pod), 'kubernetes.io/config.mirror'))
+    return 'mcp-sidecar is not injected: this is the mirror of a static pod, which no webhook can change';
+  return undefined;
+}
+
+/** What would hand the group's credentials to others than its sidecar, or leave the pod unable to start or to end. */
+export function reasonToRefuse(
+  pod: Raw,
+  settings: Settings,
+  { mode, isJob, options }: { readonly mode: Mode; readonly isJob: boolean; readonly options: InjectorOptions },
+): Refusal | undefined {
+  const spec = rawAt(pod, 'spec');
+  if (spec.hostNetwork === true)
+    return namespaces('hostNetwork: everybody on the node could use the group through its loopback');
+  if (spec.hostPID === true) return namespaces('hostPID: its processes could read the memory of the sidecar');
+  if (spec.shareProcessNamespace === true)
+    return namespaces('shareProcessNamespace: its containers could read the files and memory of the sidecar');
+  if (isJob && mode === 'classic')
+    return {
+      kind: 'job',
+      message:
+        'a Job would never complete beside a classic sidecar: it needs native sidecars (every kubelet at 1.29 or later)',
+    };
+  return sameUser(pod, options) ?? samePort(pod, settings);
+}
+
+function namespaces(why: string): Refusal {
+  return { kind: 'namespaces', message: `the pod has ${why}` };
+}
+
+/** Same user, same rights over the process: it could be traced, and its environment read. */
+function sameUser(pod: Raw, { runAsUser }: InjectorOptions): Refusal | undefined {
+  if (runAsUser === undefined) return undefined;
+  for (const { container } of ownPlaces(pod))
+    if (userOf(pod, container) === runAsUser)
+      return {
+        kind: 'user',
+        message: `the container ${String(container.name)} runs as user ${runAsUser}, which is the sidecar's: choose another runAsUser`,
+      };
+  return undefined;
+}
+
+function samePort(pod: Raw, { port, healthPort }: Settings): Refusal | undefined {
+  const ours = new Set<unknown>([port, port + 1, healthPort]);
+  for (const { container } of ownPlaces(pod))
+    for (const { containerPort } of rawList(container.ports))
+      if (ours.has(containerPort))
+        return {
+          kind: 'ports',
+          message: `the container ${String(container.name)} has port ${String(containerPort)}, which the sidecar needs: choose others with the annotations mcp-sidecar.io/port and mcp-sidecar.io/health-port`,
+        };
+  return undefined;
+}
+
+/** Something in the pod has a name that only we give. */
+export function reservedIn(pod: Raw, isReservedVolume: (name: string) => boolean): string | undefined {
+  const spec = rawAt(pod, 'spec');
+  for (const list of ['containers', 'initContainers', 'ephemeralContainers'])
+    if (rawList(spec[list]).some(({ name }) => name === CONTAINER)) return `a container named ${CONTAINER}`;
+  const volume = rawList(spec.volumes).find((one) => isReservedVolume(textAt(one, 'name') ?? ''));
+  return volume === undefined ? undefined : `a volume named ${String(volume.name)}`;
+}
