@@ -49,7 +49,7 @@ async function checkConnections(loaded: Loaded, explanation: Explanation, json: 
   return allOk ? 0 : 1;
 }
 
-function writeJson(value: unknown): void {
+export function writeJson(value: unknown): void {
   process.stdout.write(`${JSON.stringify(value, undefined, 2)}\n`);
 }
 
@@ -71,7 +71,7 @@ export interface Explanation {
   readonly warnings: readonly string[];
 }
 
-type Selector = NonNullable<PolicyDocument['rules'][number]['allow']>[number];
+export type Selector = NonNullable<PolicyDocument['rules'][number]['allow']>[number];
 
 export function explain({ config, origin, policySource, policyDocument, notes }: Loaded): Explanation {
   // It has compiled, so that this cannot fail; the schema fills in the defaults.
@@ -149,7 +149,7 @@ function showEffects(allow: readonly Selector[], deny: readonly Selector[]): str
   return parts.join('; ') || 'nothing';
 }
 
-function showSelector({ server, ...kinds }: Selector): string {
+export function showSelector({ server, ...kinds }: Selector): string {
   const parts = Object.entries(kinds).map(([kind, globs = []]) => `${kind} ${globs.join(', ')}`);
   return `${server === '*' ? 'every server' : server}: ${parts.join(' and ')}`;
 }

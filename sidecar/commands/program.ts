@@ -4,7 +4,7 @@
  *
  * Exit codes: 0 ok, 1 the thing asked about is not so, 2 wrong use or wrong configuration.
  */
-import { Command, CommanderError, Option } from 'commander';
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { packageVersion } from '../config/package-folder.ts';
 
 /** Runs the command that `args` (without node and script) name, and resolves to its exit code. Does not end the process. */
@@ -46,6 +46,39 @@ export async function runProgram(args: readonly string[]): Promise<number> {
     .addOption(json())
     .action(async (options) => set(await (await import('./check.ts')).check(options)));
 
+  const policy = program.command('policy').description('test and explain a policy');
+  policy
+    .command('test')
+    .description('run the *.cases.yaml beside a policy, and say which rules none of them has decided')
+    .argument('[paths...]', 'policies, files of cases, folders of them, or library/<name>')
+    .addOption(config())
+    .addOption(
+      new Option('--coverage <percent>', 'fail when the cases cover less of its roles, rules and quotas').argParser(
+        percent,
+      ),
+    )
+    .addOption(json())
+    .action(async (paths, options) => set(await (await import('./policy-test.ts')).policyTest(paths, options)));
+  policy
+    .command('explain')
+    .description('say what a policy does about one request, and why')
+    .addOption(config())
+    .option('--policy <path>', 'this policy (a file, a folder, library/<name>) instead of the one in sidecar.yaml')
+    .option('--agent <name>', 'who asks; default: the group')
+    .option('--role <name>', 'a role that its identity brings; may be repeated', collect, [])
+    .option('--claims <json>', 'agent.claims')
+    .option('--user <sub>', 'on whose behalf')
+    .option('--tool <name>', 'tools/call, such as github.push_files')
+    .option('--prompt <name>', 'prompts/get')
+    .option('--resource <uri>', 'resources/read; wants --server')
+    .option('--method <name>', 'any other method; wants --server')
+    .option('--server <name>', 'the server, where the name does not start with it')
+    .option('--args <json>', 'the arguments, or the params of --method')
+    .option('--annotations <json>', 'the hints that the server gives for the tool; default: none')
+    .option('--at <time>', 'when; default: now')
+    .addOption(json())
+    .action(async (options) => set(await (await import('./policy-explain.ts')).policyExplain(options)));
+
   program
     .command('schema')
     .description('print the JSON Schema of sidecar.yaml')
@@ -61,4 +94,14 @@ export async function runProgram(args: readonly string[]): Promise<number> {
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
     throw error;
   }
+}
+
+function percent(text: string): number {
+  const value = Number(text);
+  if (!(value >= 0 && value <= 100) || text.trim() === '') throw new InvalidArgumentError('It is not from 0 to 100.');
+  return value;
+}
+
+function collect(value: string, earlier: readonly string[]): readonly string[] {
+  return [...earlier, value];
 }

@@ -109,7 +109,7 @@ function byPlace(left: Problem, right: Problem): number {
   return (left.line ?? 0) - (right.line ?? 0) || (left.column ?? 0) - (right.column ?? 0);
 }
 
-function sourceOfPolicy(policy: Config['policy'], folder: string, document: YamlDocument): PolicySource {
+export function sourceOfPolicy(policy: Config['policy'], folder: string, document: YamlDocument): PolicySource {
   if (typeof policy === 'string') return { kind: 'path', path: policyPath(policy, folder) };
   const locate = (problem: DocumentProblem) => document.locate({ ...problem, path: ['policy', ...problem.path] });
   return { kind: 'inline', value: policy, folder, locate };

@@ -1,0 +1,164 @@
+/**
+ * `sidecar policy explain`: what a policy says of one request, and the part that each of its roles and rules has in
+ * that. Starts nothing and connects to nothing; a tool's hints are those that `--annotations` gives.
+ */
+import type { Subject } from '../../policies/decision.ts';
+import { type Explanation, explain } from '../../policies/explain.ts';
+import { messageOf, QUALIFIED_NAME, type Request } from '../../policies/request.ts';
+import { err, ok, type Result } from '../../policies/result.ts';
+import { type NamedPolicy, findNamedPolicy } from '../config/named-policy.ts';
+import { type LoadedPolicy, loadPolicy, policyPath } from '../config/policy-source.ts';
+import { formatProblems, type Problem } from '../config/problem.ts';
+import { writeJson } from './check.ts';
+import { describeDecision, describePart, finderOf } from './policy-text.ts';
+
+export interface PolicyExplainOptions {
+  readonly config?: string;
+  /** A file, a folder or library/<name>, in place of the policy that the configuration names. */
+  readonly policy?: string;
+  readonly agent?: string;
+  readonly role: readonly string[];
+  readonly claims?: string;
+  readonly user?: string;
+  readonly server?: string;
+  readonly tool?: string;
+  readonly prompt?: string;
+  readonly resource?: string;
+  readonly method?: string;
+  readonly args?: string;
+  readonly annotations?: string;
+  readonly at?: string;
+  readonly json: boolean;
+}
+
+type Mapping = Readonly<Record<string, unknown>>;
+
+export async function policyExplain(options: PolicyExplainOptions): Promise<number> {
+  const asked = readOptions(options, Date.now());
+  if (!asked.ok) return tell(options.json, [{ message: asked.error }], `error: ${asked.error}`);
+  const loaded = await load(options);
+  if (!loaded.ok) return tell(options.json, loaded.error, formatProblems(loaded.error));
+  const { policy, group } = loaded.value;
+  const { request, annotations, now, claims } = asked.value;
+  const agent = { name: options.agent ?? group, group, roles: options.role, claims };
+  const subject: Subject = { agent, user: options.user === undefined ? undefined : { sub: options.user, claims: {} } };
+  const message = messageOf(request);
+  const annotationsOf = () => annotations;
+  const explanation = explain(policy.policy, { subject, ...message, sessionId: undefined, now, annotationsOf });
+  if (options.json)
+    writeJson({ ok: true, subject, ...message, at: new Date(now).toISOString(), ...withPlaces(explanation, policy) });
+  else process.stdout.write(describe(subject, request, now, explanation, policy));
+  return 0;
+}
+
+function withPlaces({ targets, ...explanation }: Explanation, policy: LoadedPolicy) {
+  const find = finderOf(policy);
+  return {
+    ...explanation,
+    targets: targets.map(({ target, parts }) => ({
+      target,
+      parts: parts.map((part) => ({ ...part, place: find(part).place, when: find(part).when })),
+    })),
+  };
+}
+
+function tell(json: boolean, problems: readonly object[], text: string): 2 {
+  if (json) writeJson({ ok: false, problems });
+  else process.stderr.write(`${text}\n`);
+  return 2;
+}
+
+async function load({ policy, config }: PolicyExplainOptions) {
+  const named: Result<NamedPolicy, Problem[]> =
+    policy === undefined
+      ? await findNamedPolicy(config)
+      : ok({ source: { kind: 'path', path: policyPath(policy, process.cwd()) }, group: 'default' });
+  if (!named.ok) return named;
+  const loaded = await loadPolicy(named.value.source);
+  return loaded.ok ? ok({ policy: loaded.value, group: named.value.group }) : loaded;
+}
+
+interface Asked {
+  readonly request: Request;
+  readonly claims: Mapping;
+  readonly annotations: Mapping | undefined;
+  readonly now: number;
+}
+
+/** The error is a sentence. */
+function readOptions(options: PolicyExplainOptions, present: number): Result<Asked, string> {
+  const args = readMapping('--args', options.args);
+  if (!args.ok) return args;
+  const claims = readMapping('--claims', options.claims);
+  if (!claims.ok) return claims;
+  const annotations = readMapping('--annotations', options.annotations);
+  if (!annotations.ok) return annotations;
+  const now = options.at === undefined ? present : Date.parse(options.at);
+  if (Number.isNaN(now)) return err('--at must be a time such as 2026-03-01T12:00:00Z');
+  const request = readRequest(options, args.value);
+  if (!request.ok) return request;
+  return ok({ request: request.value, claims: claims.value ?? {}, annotations: annotations.value, now });
+}
+
+function readRequest(options: PolicyExplainOptions, args: Mapping | undefined): Result<Request, string> {
+  const { tool, prompt, resource: uri, method, server } = options;
+  const given = [tool, prompt, uri, method].filter((one) => one !== undefined);
+  if (given.length !== 1) return err('name one of --tool, --prompt, --resource and --method');
+  if (tool !== undefined || prompt !== undefined) {
+    const name = server === undefined ? given[0]! : `${server}.${given[0]}`;
+    if (!QUALIFIED_NAME.test(name))
+      return err(`write the server in front (github.${given[0]}), or name it by --server`);
+    return ok(tool === undefined ? { prompt: name, args } : { tool: name, args });
+  }
+  if (server === undefined) return err('--server is missing');
+  return ok(uri === undefined ? { method: method!, server, params: args } : { resource: { server, uri } });
+}
+
+function readMapping(option: string, text: string | undefined): Result<Mapping | undefined, string> {
+  if (text === undefined) return ok(undefined);
+  try {
+    const value: unknown = JSON.parse(text);
+    if (typeof value === 'object' && value !== null && !Array.isArray(value)) return ok(value as Mapping);
+  } catch {
+    // Told below: what was written may be a secret.
+  }
+  return err(`${option} must be a JSON object, such as '{"name":"value"}'`);
+}
+
+function describe(
+  { agent, user }: Subject,
+  request: Request,
+  now: number,
+  { decision, roles, targets, charges }: Explanation,
+  policy: LoadedPolicy,
+): string {
+  const find = finderOf(policy);
+  const who = `${agent.name}${user === undefined ? '' : ` for user ${user.sub}`}`;
+  const parts = targets.flatMap((target) => target.parts);
+  const having = parts.filter(({ apart }) => apart === undefined);
+  const apart = parts.filter((part) => part.apart !== undefined);
+  return [
+    describeDecision(decision),
+    '',
+    `asked    ${nameOf(request)}, at ${new Date(now).toISOString()}`,
+    `by       ${who} (group ${agent.group}; ${roles.length === 0 ? 'no role' : `roles ${roles.join(', ')}`})`,
+    '',
+    ...(having.length === 0
+      ? ['no role and no rule has a part in it']
+      : having.flatMap((part) => describePart(part, find))),
+    ...(apart.length === 0 ? [] : ['', ...apart.flatMap((part) => describePart(part, find))]),
+    ...(charges.length === 0 ? [] : ['', ...charges.map(describeCharge)]),
+    '',
+  ].join('\n');
+}
+
+function nameOf(request: Request): string {
+  if ('tool' in request) return `tool ${request.tool}`;
+  if ('prompt' in request) return `prompt ${request.prompt}`;
+  if ('resource' in request) return `resource ${request.resource.uri} of ${request.resource.server}`;
+  return `method ${'method' in request ? request.method : ''} of ${request.server}`;
+}
+
+function describeCharge({ quota, dimension, limit, windowMs }: Explanation['charges'][number]): string {
+  return `counted by ${quota}: ${limit} ${dimension} in ${windowMs / 1000} s`;
+}

@@ -1,0 +1,163 @@
+/**
+ * `sidecar policy test`: runs the cases that lie beside a policy, and tells which of its rules no case has decided.
+ * Starts nothing, connects to nothing, and needs no secret.
+ */
+import { dirname } from 'node:path';
+import { type CaseResult, type Coverable, coverageOf, runCase } from '../../policies/cases.ts';
+import { ok, type Result } from '../../policies/result.ts';
+import { findCasesFiles, type LoadedCases, loadCases } from '../config/cases-file.ts';
+import { findNamedPolicy } from '../config/named-policy.ts';
+import { type LoadedPolicy, libraryFolder, policyPath } from '../config/policy-source.ts';
+import { formatProblems, type Problem, showFile, wholeFile } from '../config/problem.ts';
+import { writeJson } from './check.ts';
+import { describeDecision, describePart, finderOf, placeOf } from './policy-text.ts';
+
+export interface PolicyTestOptions {
+  readonly config?: string;
+  /** Least share of roles, rules and quotas that cases have to cover, in percent. */
+  readonly coverage?: number;
+  readonly json: boolean;
+}
+
+export async function policyTest(paths: readonly string[], options: PolicyTestOptions): Promise<number> {
+  const files = await filesOf(paths, options.config);
+  if (!files.ok) return tellProblems([files.error].flat(), options.json);
+  const loaded = await Promise.all(files.value.map(loadCases));
+  const problems = loaded.flatMap((one) => (one.ok ? [] : one.error));
+  if (problems.length > 0) return tellProblems(problems, options.json);
+  const report = reportOn(loaded.flatMap((one) => (one.ok ? [one.value] : [])));
+  const isEnough = report.coverage.percent >= (options.coverage ?? 0);
+  const isOk = report.failed === 0 && isEnough;
+  if (options.json) writeJson({ ok: isOk, ...report });
+  else process.stdout.write(describe(report, options.coverage));
+  return isOk ? 0 : 1;
+}
+
+function tellProblems(problems: readonly Problem[], json: boolean): 2 {
+  if (json) writeJson({ ok: false, problems });
+  else process.stderr.write(`${formatProblems(problems)}\n`);
+  return 2;
+}
+
+async function filesOf(
+  paths: readonly string[],
+  config: string | undefined,
+): Promise<Result<readonly string[], Problem[]>> {
+  const start =
+    paths.length > 0 ? ok(paths.map((path) => policyPath(path, process.cwd()))) : await defaultPaths(config);
+  if (!start.ok) return start;
+  const found = await Promise.all(start.value.map(findCasesFiles));
+  const problems = found.flatMap((one) => (one.ok ? [] : [sentence(one.error)]));
+  if (problems.length > 0) return { ok: false, error: problems };
+  return ok([...new Set(found.flatMap((one) => (one.ok ? one.value : [])))]);
+}
+
+/** All cases beside the policy that the configuration names; of the library, those of that policy alone. */
+async function defaultPaths(config: string | undefined): Promise<Result<readonly string[], Problem[]>> {
+  const named = await findNamedPolicy(config);
+  if (!named.ok) return named;
+  const { source } = named.value;
+  if (source.kind !== 'path')
+    return { ok: false, error: [sentence('only a policy in a file or folder has cases beside it: name the files')] };
+  const isAlone = dirname(source.path) === libraryFolder() || !/\.ya?ml$/.test(source.path);
+  return ok([isAlone ? source.path : dirname(source.path)]);
+}
+
+function sentence(message: string): Problem {
+  return { ...wholeFile('', message), file: undefined };
+}
+
+interface FailedCase {
+  readonly file: string;
+  readonly line: number | undefined;
+  readonly name: string;
+  readonly differences: CaseResult['differences'];
+  readonly decision: string;
+  /** What each rule that has a part in it does. */
+  readonly parts: readonly string[];
+}
+
+interface Report {
+  readonly passed: number;
+  readonly failed: number;
+  readonly failures: readonly FailedCase[];
+  readonly coverage: {
+    readonly percent: number;
+    readonly missing: readonly { readonly kind: Coverable['kind']; readonly name: string; readonly place: string }[];
+  };
+}
+
+function reportOn(files: readonly LoadedCases[]): Report {
+  const ran = files.map((file) => ({ file, results: file.cases.map((one) => runCase(file.policy.policy, one)) }));
+  const failures = ran.flatMap(({ file, results }) =>
+    results.flatMap((result, index) =>
+      result.differences.length === 0 ? [] : [failureOf(file, result, file.cases[index]!.line)],
+    ),
+  );
+  const total = ran.reduce((sum, { results }) => sum + results.length, 0);
+  return { passed: total - failures.length, failed: failures.length, failures, coverage: coverageIn(ran) };
+}
+
+function failureOf({ file, policy }: LoadedCases, result: CaseResult, line: number | undefined): FailedCase {
+  const { name, differences, explanation } = result;
+  const parts = explanation.targets.flatMap((target) => target.parts).filter(({ apart }) => apart === undefined);
+  const find = finderOf(policy);
+  return {
+    file: showFile(file),
+    line,
+    name,
+    differences,
+    decision: describeDecision(explanation.decision),
+    parts: parts.flatMap((part) => describePart(part, find)),
+  };
+}
+
+/** Several files may be about one policy: together they cover it. What it takes over from the library is tested there. */
+function coverageIn(ran: readonly { readonly file: LoadedCases; readonly results: readonly CaseResult[] }[]) {
+  const byPolicy = Map.groupBy(ran, ({ file }) => file.policyPath);
+  const all = [...byPolicy].flatMap(([path, group]) => {
+    const { policy } = group[0]!.file;
+    const isOwn = ownPartsOf(policy, path);
+    return coverageOf(
+      policy.policy,
+      group.flatMap(({ results }) => results),
+    ).flatMap((one) => {
+      const at = pathOf(one, policy);
+      return isOwn(at) ? [{ ...one, place: placeOf(policy.locate, at) }] : [];
+    });
+  });
+  const missing = all.filter(({ covered }) => !covered).map(({ kind, name, place }) => ({ kind, name, place }));
+  const percent = all.length === 0 ? 100 : Math.floor((100 * (all.length - missing.length)) / all.length);
+  return { percent, missing };
+}
+
+function ownPartsOf({ locate }: LoadedPolicy, policyFile: string) {
+  const isOfLibrary = (file: string) => dirname(file) === libraryFolder();
+  return (path: readonly (string | number)[]): boolean =>
+    isOfLibrary(policyFile) || !isOfLibrary(locate({ path, at: 'key', message: '' }).file ?? '');
+}
+
+function pathOf({ kind, name }: Coverable, { document }: LoadedPolicy): readonly (string | number)[] {
+  if (kind === 'role') return ['roles', name];
+  const section = `${kind}s`;
+  const entries = Object(document)[section] as readonly { readonly name: string }[];
+  return [section, entries.findIndex((one) => one.name === name)];
+}
+
+function describe({ passed, failed, failures, coverage }: Report, minimum: number | undefined): string {
+  const { percent, missing } = coverage;
+  const wanted = minimum !== undefined && percent < minimum ? `, and ${minimum} % is wanted` : '';
+  return [
+    ...failures.flatMap((failure) => [
+      `FAIL ${failure.file}:${failure.line}  ${failure.name}`,
+      ...failure.differences.flatMap(({ of, expected, got }) => [`  - ${of} ${expected}`, `  + ${of} ${got}`]),
+      `  ${failure.decision}`,
+      ...failure.parts.map((part) => `    ${part}`),
+      '',
+    ]),
+    `${passed} passed, ${failed} failed`,
+    `coverage ${percent} %${wanted}${missing.length === 0 ? '' : '; no case covers'}`,
+    ...missing.map(({ kind, name, place }) => `  ${kind} ${name} (${place})`),
+    '',
+  ].join('\n');
+}

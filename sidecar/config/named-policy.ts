@@ -1,0 +1,35 @@
+/**
+ * The policy that a configuration names, and nothing else of it: for looking into a policy where the secrets and
+ * servers that the configuration also names are not there, as in a build.
+ */
+import { basename, dirname, resolve } from 'node:path';
+import { err, ok, type Result } from '../../policies/result.ts';
+import { sourceOfPolicy } from './assemble.ts';
+import { findConfig } from './discover.ts';
+import { type PolicySource, policyPath } from './policy-source.ts';
+import { type Problem, wholeFile } from './problem.ts';
+import { readYaml } from './yaml-document.ts';
+
+export interface NamedPolicy {
+  readonly source: PolicySource;
+  /** The group that the configuration is for. */
+  readonly group: string;
+}
+
+/** `config` is the file of `--config`; without it, the one that `sidecar run` would take. */
+export async function findNamedPolicy(config: string | undefined): Promise<Result<NamedPolicy, Problem[]>> {
+  const file = config === undefined ? findConfig(process.cwd()) : resolve(config);
+  if (file === undefined) return err([wholeFile(resolve('sidecar.yaml'), 'does not exist: name the policy itself')]);
+  // What an import of one comes with.
+  if (basename(file).endsWith('mcp.json'))
+    return ok({ source: { kind: 'path', path: policyPath('library/observe', '.') }, group: 'default' });
+  const document = await readYaml(file);
+  if (!document.ok) return document;
+  const { policy, group } = Object(document.value.value) as { policy?: unknown; group?: unknown };
+  const isNamed = typeof policy === 'string' || (typeof policy === 'object' && policy !== null);
+  if (!isNamed) return err([document.value.locate({ path: ['policy'], at: 'value', message: 'names no policy' })]);
+  return ok({
+    source: sourceOfPolicy(policy as string | Record<string, unknown>, dirname(file), document.value),
+    group: typeof group === 'string' ? group : 'default',
+  });
+}
