@@ -257,16 +257,21 @@ export async function startSidecar(
     policy: () => policy.figures,
     refusedConnections: () => refused.totals,
   });
-  const admin = await createAdminServer({
-    listen: config.listen.admin,
+  const adminOptions = {
     probes: [
       { name: 'draining', failing: () => (admission.draining ? 'the sidecar is shutting down' : undefined) },
       { name: 'audit', failing: () => audit.value.failing() },
     ],
     metricsText: () => metrics.text(),
-  });
+  };
+  const admin = await createAdminServer({ ...adminOptions, listen: config.listen.admin, key: 'listen.admin' });
   if (!admin.ok) return fail(admin.error);
   opened.push(() => admin.value.close());
+  if (config.listen.health !== undefined) {
+    const health = await createAdminServer({ ...adminOptions, listen: config.listen.health, key: 'listen.health' });
+    if (!health.ok) return fail(health.error);
+    opened.push(() => health.value.close());
+  }
   // Loading the exporters holds the event loop for a moment: not while probes and first callers wait. Until then spans queue.
   const startTracing = setTimeout(() => void tracing?.start(), TRACING_DELAY_MS).unref();
   opened.push(() => clearTimeout(startTracing));

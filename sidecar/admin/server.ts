@@ -19,6 +19,8 @@ export interface Probe {
 
 export interface AdminServerOptions {
   readonly listen: { readonly host: string; readonly port: number };
+  /** The key of sidecar.yaml that says so, for people. */
+  readonly key: 'listen.admin' | 'listen.health';
   /** All of them must hold for `/readyz` to answer 200. */
   readonly probes: readonly Probe[];
   /** Prometheus text format 0.0.4. */
@@ -42,6 +44,8 @@ const PAGE = `MCP sidecar
 /metrics  Prometheus
 `;
 
+const NO_SUCH_PAGE = 'no such page: try /livez, /readyz or /metrics\n';
+
 /** Opens the listener. An address that cannot be had is an error in one sentence. */
 export function createAdminServer(options: AdminServerOptions): Promise<Result<AdminServer, string>> {
   const server = createServer(
@@ -62,19 +66,25 @@ export function createAdminServer(options: AdminServerOptions): Promise<Result<A
 
   const { host, port } = options.listen;
   return new Promise((resolve) => {
-    server.once('error', (error: NodeJS.ErrnoException) => {
+    server.on('error', (error: NodeJS.ErrnoException) => {
+      // `::` stands for every address; some containers have no IPv6.
+      if (error.code === 'EAFNOSUPPORT' && host === '::') {
+        server.listen(port, '0.0.0.0');
+        return;
+      }
       const why =
         error.code === 'EADDRINUSE'
-          ? 'it is in use by another process: stop it, or choose another address (listen.admin)'
+          ? `it is in use by another process: stop it, or choose another address (${options.key})`
           : error.message;
-      resolve(err(`listen.admin: cannot listen on ${host} port ${port}: ${why}`));
+      resolve(err(`${options.key}: cannot listen on ${host} port ${port}: ${why}`));
     });
-    server.listen(port, host, () => {
+    server.on('listening', () => {
       server.removeAllListeners('error');
       server.on('error', () => {});
       const address = server.address() as AddressInfo;
       resolve(ok({ address: { host: address.address, port: address.port }, close: () => closeServer(server) }));
     });
+    server.listen(port, host);
   });
 }
 
@@ -94,10 +104,11 @@ async function respond(request: IncomingMessage, response: ServerResponse, optio
     case '/metrics':
     case '/':
       if (!isOwnHost(request.headers.host)) return send(response, 403, 'this Host is not allowed: use the address\n');
+      if (path === '/' && options.key === 'listen.health') return send(response, 404, NO_SUCH_PAGE);
       if (path === '/') return send(response, 200, PAGE);
       return sendMetrics(response, options);
     default:
-      return send(response, 404, 'no such page: try /livez, /readyz or /metrics\n');
+      return send(response, 404, NO_SUCH_PAGE);
   }
 }
 

@@ -2,8 +2,9 @@
  * A configuration file of either format → what the sidecar runs on, or every problem at once with its place.
  */
 import { basename, resolve } from 'node:path';
-import type { Result } from '../../policies/result.ts';
+import { ok, type Result } from '../../policies/result.ts';
 import { assemble, type Loaded } from './assemble.ts';
+import { applyPodOverrides, POD_VARIABLE } from './pod-overrides.ts';
 import type { Environment } from './policy-source.ts';
 import type { Problem } from './problem.ts';
 import { readYaml } from './yaml-document.ts';
@@ -20,5 +21,11 @@ export async function loadConfig(
     const { importMcpJson } = await import('./mcp-json.ts');
     return importMcpJson(document.value, environment);
   }
-  return assemble(document.value, { environment, origin: { kind: 'sidecarYaml', file }, notes: [] });
+  const pod = environment[POD_VARIABLE];
+  const value = pod === undefined ? ok(document.value.value) : applyPodOverrides(document.value.value, pod);
+  if (!value.ok) return value;
+  return assemble(
+    { ...document.value, value: value.value },
+    { environment, origin: { kind: 'sidecarYaml', file }, notes: [] },
+  );
 }

@@ -106,6 +106,9 @@ function typed(code: string, types: string): string {
 
 const ADDRESS = 'must be an IP address and a port, such as 127.0.0.1:4180 or [::1]:4180';
 
+const HEALTH_ADDRESS = 'must be an address and a port, such as 10.0.0.1:4182, or *:4182 for every address';
+const HEALTH_PATTERN = new RegExp(`${ADDRESS_PATTERN.source}|^\\*:\\d{1,5}$`);
+
 const tcpAddress = z
   .string({ error: ADDRESS })
   .regex(ADDRESS_PATTERN, ADDRESS)
@@ -198,6 +201,20 @@ export function sidecarYaml(folder: string) {
       .refine(({ host }) => isLoopback(host), 'must be a loopback address: probes and metrics stay on this machine')
       .prefault(DEFAULT_ADMIN_ADDRESS)
       .describe('Probes and metrics. Default 127.0.0.1:4181.'),
+    health: z
+      .string()
+      .regex(HEALTH_PATTERN, HEALTH_ADDRESS)
+      .transform((text, context): TcpAddress => {
+        const address = parseAddress(text.replace(/^\*/, '[::]'));
+        if (address !== undefined) return address;
+        context.issues.push({ code: 'custom', message: HEALTH_ADDRESS, input: text });
+        return z.NEVER;
+      })
+      .optional()
+      .describe(
+        'Probes and metrics once more, for the kubelet and the scraper of a pod: an address, or *:4182 for all of them. ' +
+          'No MCP and no page. Absent: off.',
+      ),
     allowedHosts: z
       .array(z.string().min(1).max(255))
       .max(64)
@@ -487,6 +504,9 @@ export function sidecarYaml(folder: string) {
           Object.hasOwn(Object(input), 'redis') ? 'redis is not supported yet: must be memory' : 'must be memory',
       })
       .default('memory'),
+    state: path
+      .prefault('./.mcp-sidecar')
+      .describe('A folder for what survives a restart. Made when there is something to keep. Default ./.mcp-sidecar.'),
     log: z.strictObject({ level: z.enum(['debug', 'info', 'warn', 'error']).default('info') }).prefault({}),
   });
 }

@@ -6,6 +6,7 @@ import { type AdminServerOptions, createAdminServer } from '../../sidecar/admin/
 
 async function opened(context: TestContext, changes: Partial<AdminServerOptions> = {}) {
   const created = await createAdminServer({
+    key: 'listen.admin',
     listen: { host: '127.0.0.1', port: 0 },
     probes: [],
     metricsText: () => 'up 1\n',
@@ -140,7 +141,12 @@ test('what is not HTTP is cut off', async (context) => {
 
 test('an address that is taken is a sentence', async (context) => {
   const { port } = await opened(context);
-  const second = await createAdminServer({ listen: { host: '127.0.0.1', port }, probes: [], metricsText: () => '' });
+  const second = await createAdminServer({
+    key: 'listen.admin',
+    listen: { host: '127.0.0.1', port },
+    probes: [],
+    metricsText: () => '',
+  });
   assert.ok(!second.ok);
   assert.equal(
     second.error,
