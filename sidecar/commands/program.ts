@@ -79,6 +79,41 @@ export async function runProgram(args: readonly string[]): Promise<number> {
     .addOption(json())
     .action(async (options) => set(await (await import('./policy-explain.ts')).policyExplain(options)));
 
+  const files = () =>
+    new Option('-f, --file <path>', 'a manifest, a folder of them, or - for standard input; may be repeated')
+      .argParser(collect)
+      .makeOptionMandatory();
+  const diff = () => new Option('--diff', 'show what would change instead').default(false);
+  const output = () =>
+    new Option('-o, --output <format>', 'of the manifests').choices(['yaml', 'json']).default('yaml');
+  program
+    .command('inject')
+    .description('put the sidecar into the pods of manifests that ask for it, as the webhook does')
+    .addOption(files())
+    .addOption(
+      new Option('--groups <path>', 'manifests with the ConfigMaps of the groups, where the others have none')
+        .argParser(collect)
+        .default([] as readonly string[]),
+    )
+    .addOption(
+      new Option('--mode <mode>', 'native needs kubelets of 1.29 or later')
+        .choices(['native', 'classic'])
+        .default('native'),
+    )
+    .option('--image <image>', 'the image of the sidecar')
+    .addOption(diff())
+    .option('--check', 'print nothing; exit 1 when something would change', false)
+    .addOption(output())
+    .action(async (options) => set(await (await import('./inject.ts')).injectCommand(options)));
+  program
+    .command('uninject')
+    .description('take the sidecar out of manifests again')
+    .addOption(files())
+    .addOption(diff())
+    .option('--check', 'print nothing; exit 1 when something would change', false)
+    .addOption(output())
+    .action(async (options) => set(await (await import('./inject.ts')).uninjectCommand(options)));
+
   program
     .command('schema')
     .description('print the JSON Schema of sidecar.yaml')
@@ -102,6 +137,6 @@ function percent(text: string): number {
   return value;
 }
 
-function collect(value: string, earlier: readonly string[]): readonly string[] {
+function collect(value: string, earlier: readonly string[] = []): readonly string[] {
   return [...earlier, value];
 }

@@ -1,0 +1,306 @@
+/**
+ * Manifests as text → the same manifests with sidecars in (or out of) the pods that ask for one. PURE.
+ *
+ * What is not touched stays as it came, byte by byte: documents of other kinds, comments, order, line ends. Read as
+ * kubectl reads it (YAML 1.1: `yes` is a boolean). What cannot be changed in its place (aliases, merge keys) is a problem
+ * with its line, and then nothing of the file is changed.
+ */
+import { type Document, isAlias, isCollection, isMap, isScalar, LineCounter, parseDocument, Scalar } from 'yaml';
+import { err, ok, type Result } from '../policies/result.ts';
+import type { Mode } from './container.ts';
+import { type Group, isGroupName, readGroup } from './group.ts';
+import { type AddOperation, segmentsOf } from './json-patch.ts';
+import { INJECT } from './names.ts';
+import type { InjectorOptions } from './options.ts';
+import { inject } from './patch.ts';
+import { annotationsOf } from './pod.ts';
+import { isRaw, type Raw, rawAt, textAt } from './raw-object.ts';
+import { uninject } from './uninject.ts';
+
+export interface ManifestProblem {
+  readonly file: string;
+  readonly line: number | undefined;
+  readonly message: string;
+}
+
+/** What became of one object with pods in it. */
+export interface ManifestNote {
+  readonly file: string;
+  /** `Deployment triage`. */
+  readonly object: string;
+  readonly kind: 'injected' | 'present' | 'skipped' | 'notAsked' | 'removed';
+  readonly warnings: readonly string[];
+}
+
+export interface Rewritten {
+  readonly text: string;
+  readonly notes: readonly ManifestNote[];
+}
+
+/** A group as a manifest has it, and the namespace that it names. */
+export interface ManifestGroup {
+  readonly namespace: string | undefined;
+  readonly group: Result<Group, string>;
+}
+
+export interface InjectPorts {
+  readonly options: InjectorOptions;
+  readonly mode: Mode;
+  readonly groups: readonly ManifestGroup[];
+}
+
+/** Where the template of a pod stands in an object of each kind. */
+const TEMPLATES: Readonly<Record<string, readonly string[]>> = {
+  Pod: [],
+  Deployment: ['spec', 'template'],
+  StatefulSet: ['spec', 'template'],
+  DaemonSet: ['spec', 'template'],
+  ReplicaSet: ['spec', 'template'],
+  ReplicationController: ['spec', 'template'],
+  Job: ['spec', 'template'],
+  CronJob: ['spec', 'jobTemplate', 'spec', 'template'],
+};
+const JOBS = new Set(['Job', 'CronJob']);
+/** Lists inside lists are nobody's, and a document may not make us recurse for ever. */
+const LIST_DEPTH_MAX = 4;
+
+type Path = readonly (string | number)[];
+
+/** One document of a stream: its text from its `---` on. */
+interface Part {
+  readonly text: string;
+  readonly firstLine: number;
+}
+
+interface Workload {
+  readonly object: Raw;
+  readonly template: Raw;
+  readonly path: Path;
+}
+
+/** Puts the sidecar into every pod of the text that asks for it. */
+export function injectManifest(file: string, text: string, ports: InjectPorts): Result<Rewritten, ManifestProblem[]> {
+  return rewrite(file, text, (workload, document) => {
+    const { object, template, path } = workload;
+    const wish = annotationsOf(template)[INJECT];
+    if (wish !== 'true') {
+      if (wish === undefined || wish === 'false') return ok({ kind: 'notAsked', warnings: [] });
+      return err(`the annotation ${INJECT} must be "true" or "false", in quotes`);
+    }
+    const namespace = textAt(rawAt(object, 'metadata'), 'namespace');
+    const injected = inject(template, {
+      options: ports.options,
+      mode: ports.mode,
+      groups: ports.groups.filter((one) => isSameNamespace(one.namespace, namespace)).map(({ group }) => group),
+      isJob: JOBS.has(String(object.kind)),
+    });
+    if (!injected.ok) return err(injected.error.message);
+    if (injected.value.kind === 'skipped') return ok({ kind: 'skipped', warnings: [injected.value.warning] });
+    if (injected.value.kind === 'present') return ok({ kind: 'present', warnings: [] });
+    for (const operation of injected.value.operations) {
+      const fault = addTo(document, path, operation);
+      if (fault !== undefined) return err(fault);
+    }
+    return ok({ kind: 'injected', warnings: injected.value.warnings });
+  });
+}
+
+/** Takes the sidecar out of every pod of the text. */
+export function uninjectManifest(file: string, text: string): Result<Rewritten, ManifestProblem[]> {
+  return rewrite(file, text, ({ template, path }, document) => {
+    const bare = uninject(template);
+    if (bare === template) return ok({ kind: 'notAsked', warnings: [] });
+    const fault = replaceWith(document, path, template, bare);
+    return fault === undefined ? ok({ kind: 'removed', warnings: [] }) : err(fault);
+  });
+}
+
+/** The groups among the objects of a text; a document that cannot be read has none. */
+export function groupsInManifest(text: string): readonly ManifestGroup[] {
+  return partsOf(text).flatMap(({ text: part }) => {
+    const document = parsePart(part, new LineCounter());
+    if (document.errors.length > 0) return [];
+    return objectsIn(document.toJS() as unknown, [], 0)
+      .filter(({ object }) => object.kind === 'ConfigMap')
+      .filter(({ object }) => isGroupName(textAt(rawAt(object, 'metadata'), 'name') ?? ''))
+      .map(({ object }) => ({ namespace: textAt(rawAt(object, 'metadata'), 'namespace'), group: readGroup(object) }));
+  });
+}
+
+function isSameNamespace(one: string | undefined, other: string | undefined): boolean {
+  return one === undefined || other === undefined || one === other;
+}
+
+type Change = { readonly kind: ManifestNote['kind']; readonly warnings: readonly string[] };
+
+function rewrite(
+  file: string,
+  text: string,
+  change: (workload: Workload, document: Document) => Result<Change, string>,
+): Result<Rewritten, ManifestProblem[]> {
+  const notes: ManifestNote[] = [];
+  const problems: ManifestProblem[] = [];
+  const parts = partsOf(text).map((part): string => {
+    const lines = new LineCounter();
+    const document = parsePart(part.text, lines);
+    const lineAt = (offset: number) => part.firstLine + lines.linePos(offset).line - 1;
+    for (const { message, pos } of document.errors) problems.push({ file, line: lineAt(pos[0]), message });
+    if (document.errors.length > 0) return part.text;
+    let isChanged = false;
+    for (const workload of workloadsIn(document.toJS({ maxAliasCount: 1000 }) as unknown)) {
+      const name = nameOf(workload.object);
+      const changed = change(workload, document);
+      if (changed.ok) {
+        isChanged ||= changed.value.kind === 'injected' || changed.value.kind === 'removed';
+        notes.push({ file, object: name, ...changed.value });
+      } else {
+        const node = document.getIn(workload.path, true) as
+          | { readonly range?: readonly [number, number, number] }
+          | undefined;
+        const line = node?.range === undefined ? part.firstLine : lineAt(node.range[0]);
+        problems.push({ file, line, message: `${name}: ${changed.error}` });
+      }
+    }
+    return isChanged ? print(part.text, document) : part.text;
+  });
+  return problems.length > 0 ? err(problems) : ok({ text: parts.join(''), notes });
+}
+
+/** A line `---` begins a document wherever it stands, in block scalars too (YAML 1.2, section 9.1.2, c-forbidden). */
+function partsOf(text: string): readonly Part[] {
+  const starts = [
+    0,
+    ...Array.from(text.matchAll(/^---(?=[ \t\r\n]|$)/gm), ({ index }) => index).filter((at) => at > 0),
+  ];
+  let firstLine = 1;
+  return starts.map((start, index) => {
+    const part = { text: text.slice(start, starts[index + 1] ?? text.length), firstLine };
+    firstLine += part.text.split('\n').length - 1;
+    return part;
+  });
+}
+
+function parsePart(text: string, lineCounter: LineCounter): Document {
+  return parseDocument(text, { version: '1.1', lineCounter, prettyErrors: false, uniqueKeys: true });
+}
+
+function* workloadsIn(value: unknown): Generator<Workload> {
+  for (const { object, path } of objectsIn(value, [], 0)) {
+    const kind = String(object.kind);
+    if (!Object.hasOwn(TEMPLATES, kind)) continue;
+    const template = TEMPLATES[kind]!;
+    const found = rawAt(object, ...template);
+    if (isRaw(found.spec)) yield { object, template: found, path: [...path, ...template] };
+  }
+}
+
+/** The object, or those of a List. */
+function objectsIn(value: unknown, path: Path, depth: number): { readonly object: Raw; readonly path: Path }[] {
+  if (!isRaw(value)) return [];
+  if (value.kind !== 'List' || !Array.isArray(value.items)) return [{ object: value, path }];
+  if (depth === LIST_DEPTH_MAX) return [];
+  return value.items.flatMap((item, index) => objectsIn(item, [...path, 'items', index], depth + 1));
+}
+
+function nameOf(object: Raw): string {
+  const metadata = rawAt(object, 'metadata');
+  return `${String(object.kind)} ${textAt(metadata, 'name') ?? textAt(metadata, 'generateName') ?? 'without a name'}`;
+}
+
+/** Carries out one operation in its place. @returns why that is not possible. */
+function addTo(document: Document, base: Path, { path, value }: AddOperation): string | undefined {
+  const segments = [...base, ...segmentsOf(path)];
+  const key = segments.at(-1)!;
+  const holder = nodeAt(document, segments.slice(0, -1));
+  if (typeof holder === 'string') return holder;
+  const node = document.createNode(value);
+  quoteAmbiguous(node);
+  if (isMap(holder)) {
+    holder.set(document.createNode(key), node);
+    return undefined;
+  }
+  if (key === '-') holder.items.push(node as never);
+  else holder.items.splice(Number(key), 0, node as never);
+  return undefined;
+}
+
+/** Makes the nodes of the template say `after` where they say `before`, and leaves alone what both have. */
+function replaceWith(document: Document, path: Path, before: unknown, after: unknown): string | undefined {
+  if (before === after) return undefined;
+  if (isRaw(before) && isRaw(after)) {
+    const holder = nodeAt(document, path);
+    if (typeof holder === 'string') return holder;
+    for (const key of Object.keys(before)) {
+      if (!Object.hasOwn(after, key)) document.deleteIn([...path, key]);
+      else {
+        const fault = replaceWith(document, [...path, key], before[key], after[key]);
+        if (fault !== undefined) return fault;
+      }
+    }
+    return undefined;
+  }
+  if (Array.isArray(before) && Array.isArray(after) && after.length <= before.length) {
+    const holder = nodeAt(document, path);
+    if (typeof holder === 'string') return holder;
+    return removeItems(document, path, before, after);
+  }
+  document.setIn(path, document.createNode(after));
+  return undefined;
+}
+
+/** Items of a list only ever go: those that are left are the same objects, or ones with less in them. */
+function removeItems(
+  document: Document,
+  path: Path,
+  before: readonly unknown[],
+  after: readonly unknown[],
+): string | undefined {
+  const nameAt = (item: unknown) => (isRaw(item) ? item.name : item);
+  let kept = 0;
+  for (const item of before) {
+    if (kept < after.length && nameAt(item) === nameAt(after[kept])) {
+      const fault = replaceWith(document, [...path, kept], item, after[kept]);
+      if (fault !== undefined) return fault;
+      kept++;
+    } else document.deleteIn([...path, kept]);
+  }
+  return undefined;
+}
+
+/** The map or list at a path. A sentence where it is not written there itself. */
+function nodeAt(document: Document, path: Path) {
+  let node: unknown = document.contents;
+  for (const [index, segment] of path.entries()) {
+    node = isCollection(node) ? node.get(segment, true) : undefined;
+    if (isAlias(node))
+      return `${path.slice(0, index + 1).join('.')} is an alias (*${node.source}): write it out, so that it can be changed here alone`;
+    if (node === undefined) return `${path.slice(0, index + 1).join('.')} comes from a merge key (<<): write it out`;
+  }
+  return isCollection(node) ? node : `${path.join('.')} must be a mapping or a list`;
+}
+
+/** Text that YAML 1.1 would read as something else is quoted by the printer; JSON in an annotation is easier read in single quotes. */
+function quoteAmbiguous(node: unknown): void {
+  if (isScalar(node) && typeof node.value === 'string' && /^[{[]/.test(node.value)) node.type = Scalar.QUOTE_SINGLE;
+  if (isCollection(node))
+    for (const item of node.items as readonly { value?: unknown }[])
+      quoteAmbiguous(isScalar(item) || isCollection(item) ? item : item.value);
+}
+
+/** The document as text, in the manner of what it was. */
+function print(before: string, document: Document): string {
+  const isJson = /^\s*\{/.test(before);
+  const text = isJson
+    ? `${JSON.stringify(document.toJS(), undefined, 2)}\n`
+    : document.toString({ lineWidth: 0, directives: /^---/m.test(before), ...indentOf(before) });
+  return before.includes('\r\n') ? text.replaceAll(/\r?\n/g, '\r\n') : text;
+}
+
+/** Lists below their key indented or not, braces with room inside or not: as most of the text does it. */
+function indentOf(text: string): { indentSeq: boolean; flowCollectionPadding: boolean } {
+  const count = (pattern: RegExp) => text.match(pattern)?.length ?? 0;
+  return {
+    indentSeq: count(/^( *)[\w-]+:\r?\n\1- /gm) <= count(/^( *)[\w-]+:\r?\n\1 +- /gm),
+    flowCollectionPadding: count(/[{[]\S/g) <= count(/[{[] \S/g),
+  };
+}

@@ -1,0 +1,157 @@
+/**
+ * `sidecar inject` and `sidecar uninject`: what the webhook does to pods, done to manifests.
+ *
+ * Manifests go to standard output, what was done to standard error. An input with a problem is not printed, so that
+ * `sidecar inject -f x | kubectl apply -f -` never applies half of it.
+ */
+
+import { readdir, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
+import { createTwoFilesPatch } from 'diff';
+import { parseAllDocuments } from 'yaml';
+import type { Mode } from '../../injector/container.ts';
+import {
+  groupsInManifest,
+  injectManifest,
+  type ManifestGroup,
+  type ManifestNote,
+  type ManifestProblem,
+  type Rewritten,
+  uninjectManifest,
+} from '../../injector/manifest.ts';
+import { defaultOptions } from '../../injector/options.ts';
+import { err, ok, type Result } from '../../policies/result.ts';
+import { readText } from '../config/yaml-document.ts';
+
+export interface UninjectOptions {
+  readonly file: readonly string[];
+  readonly diff: boolean;
+  readonly check: boolean;
+  readonly output: 'yaml' | 'json';
+}
+
+export interface InjectOptions extends UninjectOptions {
+  readonly groups: readonly string[];
+  readonly mode: Mode;
+  readonly image: string | undefined;
+}
+
+interface Input {
+  readonly name: string;
+  readonly text: string;
+}
+
+export async function injectCommand(options: InjectOptions): Promise<number> {
+  const [inputs, groupFiles] = await Promise.all([readInputs(options.file), readInputs(options.groups)]);
+  if (!inputs.ok || !groupFiles.ok) return tellAll([inputs, groupFiles]);
+  const groups: readonly ManifestGroup[] = [...inputs.value, ...groupFiles.value].flatMap((one) =>
+    groupsInManifest(one.text),
+  );
+  const standard = defaultOptions();
+  return rewriteAll(inputs.value, options, (input) =>
+    injectManifest(input.name, input.text, {
+      options: { ...standard, image: options.image ?? standard.image },
+      mode: options.mode,
+      groups,
+    }),
+  );
+}
+
+export async function uninjectCommand(options: UninjectOptions): Promise<number> {
+  const inputs = await readInputs(options.file);
+  if (!inputs.ok) return tellAll([inputs]);
+  return rewriteAll(inputs.value, options, (input) => uninjectManifest(input.name, input.text));
+}
+
+function tellAll(read: readonly Result<unknown, string>[]): number {
+  for (const one of read) if (!one.ok) process.stderr.write(`sidecar: ${one.error}\n`);
+  return 2;
+}
+
+function rewriteAll(
+  inputs: readonly Input[],
+  { diff, check, output }: UninjectOptions,
+  rewrite: (input: Input) => Result<Rewritten, ManifestProblem[]>,
+): number {
+  let exitCode = 0;
+  const outputs: string[] = [];
+  for (const input of inputs) {
+    const rewritten = rewrite(input);
+    if (!rewritten.ok) {
+      exitCode = 1;
+      for (const problem of rewritten.error) process.stderr.write(`${problemLine(problem)}\n`);
+      continue;
+    }
+    for (const note of rewritten.value.notes) process.stderr.write(noteLines(note));
+    const isChanged = rewritten.value.text !== input.text;
+    if (check && isChanged) exitCode = Math.max(exitCode, 1);
+    if (diff && isChanged) outputs.push(createTwoFilesPatch(input.name, input.name, input.text, rewritten.value.text));
+    else if (!diff && !check) outputs.push(rewritten.value.text);
+  }
+  const text = diff ? outputs.join('') : joinStreams(outputs);
+  process.stdout.write(output === 'json' && !diff ? asJson(text) : text);
+  return exitCode;
+}
+
+function problemLine({ file, line, message }: ManifestProblem): string {
+  return `${file}${line === undefined ? '' : `:${line}`}: ${message}`;
+}
+
+const WORDS: Readonly<Record<ManifestNote['kind'], string>> = {
+  injected: 'injected',
+  present: 'has its sidecar already',
+  skipped: 'skipped',
+  notAsked: 'left as it is',
+  removed: 'sidecar removed',
+};
+
+function noteLines({ file, object, kind, warnings }: ManifestNote): string {
+  return [`${file}: ${object}: ${WORDS[kind]}`, ...warnings.map((warning) => `  ${warning}`)].join('\n').concat('\n');
+}
+
+/** Streams behind each other are one stream when each but the first begins with its `---`. */
+function joinStreams(streams: readonly string[]): string {
+  let joined = '';
+  for (const stream of streams) {
+    if (joined !== '' && !joined.endsWith('\n')) joined += '\n';
+    joined += joined === '' || stream.startsWith('---') ? stream : `---\n${stream}`;
+  }
+  return joined;
+}
+
+/** As kubectl prints several objects: a List. */
+function asJson(stream: string): string {
+  const documents = parseAllDocuments(stream, { version: '1.1' });
+  const objects = (Array.isArray(documents) ? documents : []).map((document) => document.toJS() as unknown);
+  const items = objects.filter((object) => object !== null && object !== undefined);
+  const whole = items.length === 1 ? items[0] : { apiVersion: 'v1', kind: 'List', items };
+  return items.length === 0 ? '' : `${JSON.stringify(whole, undefined, 2)}\n`;
+}
+
+/** Files, the manifests below folders, and `-` for standard input. */
+async function readInputs(paths: readonly string[]): Promise<Result<readonly Input[], string>> {
+  const inputs: Input[] = [];
+  for (const path of paths) {
+    if (path === '-') {
+      inputs.push({ name: 'stdin', text: await text(process.stdin) });
+      continue;
+    }
+    const status = await stat(path).catch(() => undefined);
+    if (status === undefined) return err(`${path} does not exist`);
+    for (const file of status.isDirectory() ? await manifestsBelow(path) : [path]) {
+      const read = await readText(file);
+      if (!read.ok) return err(`${file} ${read.error}`);
+      inputs.push({ name: file, text: read.value });
+    }
+  }
+  return ok(inputs);
+}
+
+async function manifestsBelow(folder: string): Promise<string[]> {
+  const names = await readdir(folder, { recursive: true });
+  return names
+    .filter((name) => /\.(?:ya?ml|json)$/.test(name))
+    .sort()
+    .map((name) => join(folder, name));
+}
