@@ -4,9 +4,10 @@
  * Guarantees: valid JSON and well-formed Unicode for every input; never a raw line break nor a character that steers a
  * terminal, so a record can neither split nor forge another; `time` and `sequence` come first, so that the last
  * sequence is found without parsing. A field that does not apply is left out. Every field but the arguments, which the
- * limits on the body bound, is at most 2048 characters.
+ * limits on the body bound, is at most 2048 characters: a text is cut, a list or an object is left out, and `rolesBytes`
+ * or `annotationsBytes` tells its length.
  */
-import { cutText } from './cut-texts.ts';
+import { cutText, TEXT_LENGTH_MAX } from './cut-texts.ts';
 import type { FinishedExchange } from './finished.ts';
 
 /** Something worth a record that is not an exchange, such as `policy.reloaded`. */
@@ -38,16 +39,21 @@ export function formatExchange(exchange: FinishedExchange, sequence: number, omi
     `${head(exchange.startedAt, sequence)},"group":${quoteWord(exchange.group)}` +
     word('agent', exchange.agent) +
     word('identifiedBy', exchange.identifiedBy) +
+    (exchange.roles.length === 0 ? '' : shared('roles', exchange.roles)) +
     text('user', exchange.user) +
     word('server', exchange.server) +
     word('method', exchange.method) +
     word('tool', exchange.tool) +
     word('prompt', exchange.prompt) +
     text('resource', exchange.resource) +
+    shared('resources', exchange.resources) +
+    number('resourcesOmitted', exchange.resourcesOmitted) +
+    shared('annotations', exchange.annotations) +
     (exchange.argumentsJson === undefined ? '' : `,"arguments":${seal(exchange.argumentsJson)}`) +
     (omitted === undefined ? '' : number('argumentsBytes', omitted.bytes) + text('argumentsSha256', omitted.sha256)) +
     `,"decision":"${exchange.decision}"` +
     word('rule', exchange.rule) +
+    word('reasonKind', exchange.reasonKind) +
     text('reason', exchange.reason) +
     number('status', exchange.httpStatus) +
     number('rpcCode', exchange.rpcCode) +
@@ -125,6 +131,23 @@ function flag(name: string, value: boolean): string {
 /** For fields with few different values. */
 function word(name: string, value: string | undefined): string {
   return value === undefined ? '' : `,"${name}":${quoteWord(value)}`;
+}
+
+const fragments = new WeakMap<object, string>();
+
+/**
+ * For lists and objects of which many exchanges have the very same one: remembered by identity. One that is too long is
+ * left out as a whole, and its length is told, as that of arguments is.
+ */
+function shared(name: string, value: object | undefined): string {
+  if (value === undefined) return '';
+  let fragment = fragments.get(value);
+  if (fragment === undefined) {
+    const json = seal(JSON.stringify(value));
+    fragment = json.length <= TEXT_LENGTH_MAX ? `,"${name}":${json}` : number(`${name}Bytes`, Buffer.byteLength(json));
+    fragments.set(value, fragment);
+  }
+  return fragment;
 }
 
 const words = new Map<string, string>();

@@ -36,6 +36,7 @@ export function cutTexts(exchange: FinishedExchange): FinishedExchange {
 export function textLengths(exchange: FinishedExchange): number {
   let length = 0;
   for (const name of TEXTS) length += exchange[name]?.length ?? 0;
+  for (const uri of exchange.resources ?? []) length += uri.length;
   return length;
 }
 

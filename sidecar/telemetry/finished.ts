@@ -24,6 +24,8 @@ export interface FinishedExchange {
   readonly agent: string | undefined;
   /** How the agent was known: by `uid`, `socket`, `apiKey`, or as the whole `group`. */
   readonly identifiedBy: string | undefined;
+  /** Those that the caller's identity brought, not policy's. */
+  readonly roles: readonly string[];
   readonly user: string | undefined;
   readonly server: string | undefined;
   /** JSON-RPC method; for GET and DELETE `GET` and `DELETE`. */
@@ -31,6 +33,12 @@ export interface FinishedExchange {
   readonly tool: string | undefined;
   readonly prompt: string | undefined;
   readonly resource: string | undefined;
+  /** The URIs of a subscriptions/listen that names several, as many as are kept; `resource` is the first. */
+  readonly resources: readonly string[] | undefined;
+  /** How many of them are not. */
+  readonly resourcesOmitted: number | undefined;
+  /** The tool's hints by which the call was judged; `undefined` also when they were not known. */
+  readonly annotations: Readonly<Record<string, unknown>> | undefined;
   /** JSON text of the arguments with the policy's redactions applied; never raw. */
   readonly argumentsJson: string | undefined;
   /** `allow`, `deny`, `limit` (quota), `audit` (mode audit let through what enforce would refuse), `error` (refused or failed without a verdict, or after it). */

@@ -117,6 +117,23 @@ test('a refusal says why, and an aborted or failed call says so', () => {
   assert.deepEqual([record.aborted, record.toolError, record.cached], [true, true, true]);
 });
 
+test('what a request is judged by again is recorded, and what is too long tells its length', () => {
+  const annotations = { readOnlyHint: true, title: 'a\nb' };
+  const changes = { roles: ['dba'], annotations, resources: ['file:///a', 'file:///b'], resourcesOmitted: 3 };
+  const record = JSON.parse(formatExchange(finishedExchange({ ...changes, reasonKind: 'hidden' }), 1));
+  assert.deepEqual(record.roles, ['dba']);
+  assert.deepEqual(record.annotations, annotations);
+  assert.deepEqual([record.resources, record.resourcesOmitted], [changes.resources, 3]);
+  assert.equal(record.reasonKind, 'hidden');
+
+  const long = { title: 'x'.repeat(5_000) };
+  for (let time = 0; time < 2; time++) {
+    const line = formatExchange(finishedExchange({ annotations: long, roles: ['y'.repeat(5_000)] }), 1);
+    const { annotations: none, annotationsBytes, roles, rolesBytes } = JSON.parse(line);
+    assert.deepEqual([none, annotationsBytes, roles, rolesBytes], [undefined, 5_012, undefined, 5_004]);
+  }
+});
+
 test('property: whatever agents send, a record is one line of well-formed JSON with nothing that steers a terminal', () => {
   const unit = fc.integer({ min: 0, max: 0xffff }).map((code) => String.fromCharCode(code));
   const sharp = fc.constantFrom('\n', '\r', '"', '\\', '\u009b', '\u2028', '\ud800', '\udc00', '😀', '{"time":"');

@@ -34,6 +34,7 @@ function summarize(exchange: Exchange, ports: ObservePorts): FinishedExchange {
   const { message, route, caller, outgoing, decision, reason } = exchange;
   const trace = exchange.trace ?? ports.newTrace();
   const target = exchange.targets[0];
+  const subscriptions = subscriptionsOf(exchange);
   return {
     startedAt: exchange.startedAt,
     durationMs: ports.now() - exchange.started,
@@ -52,6 +53,7 @@ function summarize(exchange: Exchange, ports: ObservePorts): FinishedExchange {
     group: ports.group,
     agent: caller?.agent,
     identifiedBy: caller?.method,
+    roles: caller?.roles ?? [],
     user: caller?.user?.sub,
     server: route?.server,
     method:
@@ -63,6 +65,9 @@ function summarize(exchange: Exchange, ports: ObservePorts): FinishedExchange {
     tool: target?.kind === 'tool' ? target.name : undefined,
     prompt: target?.kind === 'prompt' ? target.name : undefined,
     resource: target?.kind === 'resource' ? target.uri : undefined,
+    resources: subscriptions?.kept,
+    resourcesOmitted: subscriptions?.omitted || undefined,
+    annotations: target?.kind === 'tool' ? target.annotations : undefined,
     argumentsJson: ports.argumentsJson(exchange),
     decision: verdictOf(exchange),
     rule: reason?.rule ?? (decision?.effect === 'allow' ? (decision.wouldBe?.rule ?? decision.rule) : decision?.rule),
@@ -90,6 +95,27 @@ function summarize(exchange: Exchange, ports: ObservePorts): FinishedExchange {
     sampled: trace.sampled,
     policyVersion: exchange.policyVersion,
   };
+}
+
+/** UTF-16 code units: agents choose how many they name, and how long. */
+const RESOURCES_LENGTH_MAX = 1500;
+
+/** The URIs of a subscriptions/listen that names several, as many as are kept, and how many are not. */
+function subscriptionsOf({
+  message,
+  targets,
+}: Exchange): { readonly kept: string[]; readonly omitted: number } | undefined {
+  if (message?.method !== 'subscriptions/listen' || targets.length === 0) return undefined;
+  // It has targets, so that it was found to be a list of URIs.
+  const { resourceSubscriptions: uris } = message.params?.notifications as { resourceSubscriptions: string[] };
+  if (uris.length === 1) return undefined;
+  let length = 0;
+  const end = uris.findIndex((uri) => {
+    length += uri.length;
+    return length > RESOURCES_LENGTH_MAX;
+  });
+  const kept = end === -1 ? uris : uris.slice(0, end);
+  return { kept, omitted: uris.length - kept.length };
 }
 
 function verdictOf({ reason, decision }: Exchange): FinishedExchange['decision'] {
