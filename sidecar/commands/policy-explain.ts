@@ -10,7 +10,7 @@ import { type NamedPolicy, findNamedPolicy } from '../config/named-policy.ts';
 import { type LoadedPolicy, loadPolicy, policyPath } from '../config/policy-source.ts';
 import { formatProblems, type Problem } from '../config/problem.ts';
 import { writeJson } from './check.ts';
-import { describeDecision, describePart, finderOf } from './policy-text.ts';
+import { describeDecision, describePart, finderOf, havingPart } from './policy-text.ts';
 
 export interface PolicyExplainOptions {
   readonly config?: string;
@@ -135,7 +135,7 @@ function describe(
   const find = finderOf(policy);
   const who = `${agent.name}${user === undefined ? '' : ` for user ${user.sub}`}`;
   const parts = targets.flatMap((target) => target.parts);
-  const having = parts.filter(({ apart }) => apart === undefined);
+  const having = havingPart(parts);
   const apart = parts.filter((part) => part.apart !== undefined);
   return [
     describeDecision(decision),

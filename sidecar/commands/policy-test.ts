@@ -10,7 +10,7 @@ import { findNamedPolicy } from '../config/named-policy.ts';
 import { type LoadedPolicy, libraryFolder, policyPath } from '../config/policy-source.ts';
 import { formatProblems, type Problem, showFile, wholeFile } from '../config/problem.ts';
 import { writeJson } from './check.ts';
-import { describeDecision, describePart, finderOf, placeOf } from './policy-text.ts';
+import { describeDecision, describePart, finderOf, havingPart, placeOf } from './policy-text.ts';
 
 export interface PolicyTestOptions {
   readonly config?: string;
@@ -100,7 +100,7 @@ function reportOn(files: readonly LoadedCases[]): Report {
 
 function failureOf({ file, policy }: LoadedCases, result: CaseResult, line: number | undefined): FailedCase {
   const { name, differences, explanation } = result;
-  const parts = explanation.targets.flatMap((target) => target.parts).filter(({ apart }) => apart === undefined);
+  const parts = havingPart(explanation.targets.flatMap((target) => target.parts));
   const find = finderOf(policy);
   return {
     file: showFile(file),

@@ -1,8 +1,9 @@
 /** The parts of a policy in a decision, as lines for people: for `policy explain`, and for a case that fails. */
+import { basename, dirname } from 'node:path';
 import type { Decision } from '../../policies/decision.ts';
 import type { Effect, Part } from '../../policies/explain.ts';
 import { type PolicyDocument, policySchema } from '../../policies/schema.ts';
-import type { LoadedPolicy } from '../config/policy-source.ts';
+import { type LoadedPolicy, libraryFolder } from '../config/policy-source.ts';
 import { showFile } from '../config/problem.ts';
 import { type Selector, showSelector } from './check.ts';
 
@@ -40,7 +41,11 @@ export function finderOf({ document, locate }: LoadedPolicy): (part: Part) => Wr
 
 export function placeOf(locate: LoadedPolicy['locate'], path: readonly (string | number)[]): string {
   const { file, line } = locate({ path, at: 'key', message: '' });
-  return [file === undefined ? undefined : showFile(file), line].filter((part) => part !== undefined).join(':');
+  return [file === undefined ? undefined : showPolicyFile(file), line].filter((part) => part !== undefined).join(':');
+}
+
+function showPolicyFile(file: string): string {
+  return dirname(file) === libraryFolder() ? `library/${basename(file, '.yaml')}` : showFile(file);
 }
 
 const EFFECTS: Readonly<Record<Effect, string>> = {
@@ -50,6 +55,15 @@ const EFFECTS: Readonly<Record<Effect, string>> = {
   shows: 'lets it be seen, but does not allow this call',
   nothing: 'does not apply',
 };
+
+const RANKS: readonly Effect[] = ['hides', 'refuses', 'allows', 'shows', 'nothing'];
+
+/** Those that have a part in a decision, what weighs most first. */
+export function havingPart(parts: readonly Part[]): readonly Part[] {
+  return parts
+    .filter(({ apart }) => apart === undefined)
+    .sort((one, other) => RANKS.indexOf(one.effect) - RANKS.indexOf(other.effect));
+}
 
 /** A line for the part, and one for each of its words that matter. */
 export function describePart(part: Part, find: (part: Part) => Written): string[] {

@@ -11,8 +11,8 @@ import type { Case, Expectation } from '../../policies/cases.ts';
 import type { Subject } from '../../policies/decision.ts';
 import { messageOf, QUALIFIED_NAME } from '../../policies/request.ts';
 import { err, ok, type Result } from '../../policies/result.ts';
-import { type LoadedPolicy, loadPolicy, policyPath } from './policy-source.ts';
-import { type Problem, problemsOfIssues, showFile } from './problem.ts';
+import { type LoadedPolicy, loadPolicy, type PolicySource, policyPath } from './policy-source.ts';
+import { type DocumentProblem, type Problem, problemsOfIssues, showFile } from './problem.ts';
 import { readYaml, type YamlDocument } from './yaml-document.ts';
 
 /** A Wednesday noon, UTC. */
@@ -54,7 +54,10 @@ const expectation = z.union([
 ]);
 
 export const casesSchema = z.strictObject({
-  policy: z.string().min(1).max(4096).optional().describe('Default: the policy of the same name beside this file.'),
+  policy: z
+    .union([z.string().min(1).max(4096), mapping])
+    .optional()
+    .describe('A path, library/<name>, or a policy itself. Default: the policy of the same name beside this file.'),
   env: z.record(z.string(), z.string()).default({}).describe('The variable env of conditions.'),
   tools: z
     .record(name, z.record(name, z.strictObject({ annotations: mapping })))
@@ -80,6 +83,7 @@ export const casesSchema = z.strictObject({
 
 export interface LoadedCases {
   readonly file: string;
+  /** Of the policy that they are about: this very file, where it stands in it. */
   readonly policyPath: string;
   readonly policy: LoadedPolicy;
   readonly cases: readonly (Case & { readonly line: number | undefined })[];
@@ -91,25 +95,31 @@ export async function loadCases(file: string): Promise<Result<LoadedCases, Probl
   const { value, locate } = document.value;
   const parsed = casesSchema.safeParse(value);
   if (!parsed.success) return err(problemsOfIssues(parsed.error.issues, value, casesSchema).map(locate));
-  const path = await findPolicy(document.value, parsed.data.policy);
-  if (!path.ok) return path;
-  const policy = await loadPolicy({ kind: 'path', path: path.value }, parsed.data.env);
+  const source = await findPolicy(document.value, parsed.data.policy);
+  if (!source.ok) return source;
+  const policy = await loadPolicy(source.value, parsed.data.env);
   if (!policy.ok) return policy;
   const cases = parsed.data.cases.map((one, index) => ({
     ...caseOf(one, parsed.data.tools),
     line: locate({ path: ['cases', index], at: 'value', message: '' }).line,
   }));
-  return ok({ file, policyPath: path.value, policy: policy.value, cases });
+  const policyPath = source.value.kind === 'path' ? source.value.path : file;
+  return ok({ file, policyPath, policy: policy.value, cases });
 }
 
 async function findPolicy(
   { file, locate }: YamlDocument,
-  named: string | undefined,
-): Promise<Result<string, Problem[]>> {
-  const path = named === undefined ? file.replace(/\.cases(\.ya?ml)$/, '$1') : policyPath(named, dirname(file));
-  if (path !== file && (await isThere(path))) return ok(path);
+  policy: string | Readonly<Record<string, unknown>> | undefined,
+): Promise<Result<PolicySource, Problem[]>> {
+  const folder = dirname(file);
+  if (typeof policy === 'object') {
+    const inside = (problem: DocumentProblem) => locate({ ...problem, path: ['policy', ...problem.path] });
+    return ok({ kind: 'inline', value: policy, folder, locate: inside });
+  }
+  const path = policy === undefined ? file.replace(/\.cases(\.ya?ml)$/, '$1') : policyPath(policy, folder);
+  if (path !== file && (await isThere(path))) return ok({ kind: 'path', path });
   const message =
-    named === undefined
+    policy === undefined
       ? `there is no ${basename(path)} beside this file: write policy: <the path of a file or folder, or library/<name>>`
       : 'does not exist';
   return err([locate({ path: ['policy'], at: 'value', message })]);

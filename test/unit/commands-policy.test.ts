@@ -1,0 +1,287 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, it } from 'node:test';
+
+const MAIN = join(import.meta.dirname, '../../sidecar/main.ts');
+
+let folder: string;
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'commands-policy-'));
+});
+afterEach(() => rmSync(folder, { recursive: true }));
+
+function write(name: string, text: string): void {
+  writeFileSync(join(folder, name), text);
+}
+
+function sidecar(...args: string[]) {
+  return spawnSync(process.execPath, [MAIN, 'policy', ...args], { cwd: folder, encoding: 'utf8', timeout: 60_000 });
+}
+
+/** A secret that is not there: neither command needs it. */
+const CONFIG = `group: support
+servers: { hub: { url: "https://hub.example/mcp", auth: { type: bearer, token: { env: NOT_SET } } } }
+policy: ./policy.yaml
+`;
+const POLICY = `version: 1
+extends: library/per-agent-quotas
+roles:
+  reader: { allow: [ { server: hub, tools: [get_*] } ] }
+agents: { triage: { roles: [reader] } }
+rules:
+  - name: pushes
+    allow: [ { server: hub, tools: [push] } ]
+    when: agent.name == "triage" && args.n < 5
+  - name: no nights
+    deny: [ { server: hub, tools: [push] } ]
+    when: now.getHours() < 6
+`;
+const HOLDING = `cases:
+  - name: triage reads
+    agent: triage
+    request: { tool: hub.get_issue }
+    expect: allow
+  - { name: pushes, agent: triage, request: { tool: hub.push, args: { n: 1 } }, expect: { verdict: allow, rule: pushes } }
+`;
+const FAILING = `  - name: also at night
+    agent: triage
+    at: 2026-01-07T05:00:00Z
+    request: { tool: hub.push, args: { n: 7 } }
+    expect: { verdict: allow, rule: pushes }
+`;
+
+function writeAll(cases: string): void {
+  write('sidecar.yaml', CONFIG);
+  write('policy.yaml', POLICY);
+  write('policy.cases.yaml', cases);
+}
+
+describe('policy test', () => {
+  it('runs the cases beside the policy of sidecar.yaml, and says what they do not cover of it', () => {
+    writeAll(HOLDING);
+    const { status, stdout, stderr } = sidecar('test');
+    assert.deepEqual([status, stderr], [0, '']);
+    assert.deepEqual(stdout.split('\n'), [
+      '2 passed, 0 failed',
+      'coverage 66 %; no case covers',
+      '  rule no nights (policy.yaml:10)',
+      '',
+    ]);
+  });
+
+  it('a case that does not hold: both sides, each rule’s part, and exit code 1', () => {
+    writeAll(HOLDING + FAILING);
+    const { status, stdout } = sidecar('test', 'policy.yaml');
+    assert.equal(status, 1);
+    assert.deepEqual(stdout.split('\n'), [
+      'FAIL policy.cases.yaml:7  also at night',
+      '  - verdict allow',
+      '  + verdict refuse',
+      '  - rule pushes',
+      '  + rule no nights',
+      '  refuse by no nights: no nights denies this call',
+      '    no nights (policy.yaml:10) denies this call',
+      '      deny hub: tools push',
+      '      when now.getHours() < 6: true by the call',
+      '    pushes (policy.yaml:7) lets it be seen, but does not allow this call',
+      '      allow hub: tools push',
+      '      when agent.name == "triage" && args.n < 5: true by what is known without a call, false by the call',
+      '',
+      '2 passed, 1 failed',
+      'coverage 100 %',
+      '',
+    ]);
+  });
+
+  it('--coverage asks for a least share, and --json prints data', () => {
+    writeAll(HOLDING);
+    assert.equal(sidecar('test', '--coverage', '66').status, 0);
+    const { status, stdout } = sidecar('test', '--coverage', '100', '--json');
+    assert.equal(status, 1);
+    assert.deepEqual(JSON.parse(stdout), {
+      ok: false,
+      passed: 2,
+      failed: 0,
+      failures: [],
+      coverage: { percent: 66, missing: [{ kind: 'rule', name: 'no nights', place: 'policy.yaml:10' }] },
+    });
+    for (const wrong of ['101', '-1', 'all', '']) assert.equal(sidecar('test', '--coverage', wrong).status, 2, wrong);
+  });
+
+  it('cases of folders, of a policy in several files, of the library, and with the policy in them', () => {
+    mkdirSync(join(folder, 'policies'));
+    write('policies/a.yaml', 'version: 1\nroles: { reader: { allow: [ { tools: [get_*] } ] } }\n');
+    write('policies/b.yaml', 'version: 1\nagents: { triage: { roles: [reader] } }\n');
+    const one =
+      '{ name: x, agent: triage, request: { tool: hub.get_x }, expect: { verdict: allow, rule: role reader } }';
+    write('policies/all.cases.yaml', `policy: .\ncases: [ ${one} ]\n`);
+    assert.equal(sidecar('test', 'policies').stdout, '1 passed, 0 failed\ncoverage 100 %\n');
+    assert.equal(sidecar('test', 'policies', 'policies/all.cases.yaml').stdout, '1 passed, 0 failed\ncoverage 100 %\n');
+    write('inline.cases.yaml', `policy: { version: 1, extends: policies }\ncases: [ ${one} ]\n`);
+    assert.equal(sidecar('test', 'inline.cases.yaml').stdout, '1 passed, 0 failed\ncoverage 100 %\n');
+    assert.match(sidecar('test', 'library/observe').stdout, /^1 passed, 0 failed\ncoverage 100 %\n$/);
+  });
+
+  for (const [name, cases, problem] of [
+    [
+      'an unknown key',
+      'cases: [ { nam: x, agent: a, request: { tool: a.b }, expect: allow } ]',
+      /:1:12 {2}cases\[0\]\.nam: is not a known key; did you mean name\?/,
+    ],
+    [
+      'another verdict',
+      'cases: [ { name: x, agent: a, request: { tool: a.b }, expect: deny } ]',
+      /cases\[0\]\.expect: must be one of allow, refuse, hide/,
+    ],
+    [
+      'a tool without a server',
+      'cases: [ { name: x, agent: a, request: { tool: b }, expect: allow } ]',
+      /cases\[0\]\.request\.tool: must be <server>\.<name>/,
+    ],
+    [
+      'a time that is none',
+      'cases: [ { name: x, agent: a, at: noon, request: { tool: a.b }, expect: allow } ]',
+      /cases\[0\]\.at: must be a time/,
+    ],
+    ['no cases', 'cases: []', /cases: must have at least 1 entries/],
+    [
+      'a policy that is not there',
+      'policy: nope.yaml\ncases: [ { name: x, agent: a, request: { tool: a.b }, expect: allow } ]',
+      /:1:9 {2}policy: does not exist/,
+    ],
+    [
+      'a policy that is none',
+      'policy: { version: 1, rulez: [] }\ncases: [ { name: x, agent: a, request: { tool: a.b }, expect: allow } ]',
+      /:1:\d+ {2}policy\.rulez: is not a known key/,
+    ],
+  ] as [string, string, RegExp][])
+    it(`wrong: ${name}`, () => {
+      write('policy.yaml', POLICY);
+      write('policy.cases.yaml', `${cases}\n`);
+      const { status, stdout, stderr } = sidecar('test', 'policy.cases.yaml');
+      assert.deepEqual([status, stdout], [2, '']);
+      assert.match(stderr, problem);
+      assert.equal(JSON.parse(sidecar('test', 'policy.cases.yaml', '--json').stdout).ok, false);
+    });
+
+  it('wrong use: nothing to run', () => {
+    assert.match(sidecar('test').stderr, /sidecar\.yaml {2}does not exist: name the policy itself/);
+    write('policy.yaml', POLICY);
+    const { status, stderr } = sidecar('test', 'policy.yaml', '.');
+    assert.equal(status, 2);
+    assert.deepEqual(stderr.split('\n'), [
+      'policy.yaml has no cases: write them to policy.cases.yaml',
+      'this folder holds no *.cases.yaml',
+      '',
+    ]);
+    write('sidecar.yaml', CONFIG.replace('./policy.yaml', '{ version: 1 }'));
+    assert.match(sidecar('test').stderr, /only a policy in a file or folder has cases beside it/);
+  });
+});
+
+describe('policy explain', () => {
+  it('says what, why, and what it is counted by', () => {
+    writeAll(HOLDING);
+    const at = ['--at', '2026-01-07T12:00:00Z'];
+    const { status, stdout, stderr } = sidecar(
+      'explain',
+      '--agent',
+      'triage',
+      '--tool',
+      'hub.push',
+      '--args',
+      '{"n":1}',
+      ...at,
+    );
+    assert.deepEqual([status, stderr], [0, '']);
+    assert.deepEqual(stdout.split('\n'), [
+      'allow by pushes',
+      '',
+      'asked    tool hub.push, at 2026-01-07T12:00:00.000Z',
+      'by       triage (group support; roles reader)',
+      '',
+      'pushes (policy.yaml:7) allows this call',
+      '  allow hub: tools push',
+      '  when agent.name == "triage" && args.n < 5: true by what is known without a call, true by the call',
+      'no nights (policy.yaml:10) does not apply',
+      '  deny hub: tools push',
+      '  when now.getHours() < 6: false by the call',
+      '',
+      'role reader (policy.yaml:4) has no part: no selector matches',
+      '',
+      'counted by per-agent-quotas: calls: 120 calls in 60 s',
+      'counted by per-agent-quotas: calls: 20 calls in 5 s',
+      'counted by per-agent-quotas: tokens: 500000 tokens in 3600 s',
+      'counted by per-agent-quotas: one tool: 60 calls in 60 s',
+      'counted by per-agent-quotas: one server: 1200 calls in 60 s',
+      '',
+    ]);
+  });
+
+  it('prompts, resources and methods; who asks by roles, claims and user', () => {
+    write(
+      'p.yaml',
+      `version: 1
+roles: { admin: { allow: [ { prompts: ["*"] } ] } }
+rules:
+  - { name: docs, allow: [ { server: hub, resources: ["file:///docs/*"] } ], when: agent.claims.team == "a" }
+  - { name: own, allow: [ { methods: [vendor/x] } ], when: user.sub == "ada" && body.params.n == 1 }
+`,
+    );
+    const verdictOf = (...args: string[]) => sidecar('explain', '--policy', 'p.yaml', ...args).stdout.split('\n', 1)[0];
+    assert.equal(verdictOf('--prompt', 'hub.p', '--role', 'x', '--role', 'admin'), 'allow by role admin');
+    assert.equal(verdictOf('--prompt', 'hub.p'), 'hide: nothing allows it');
+    const docs = ['--resource', 'file:///docs/a', '--server', 'hub'];
+    assert.equal(verdictOf(...docs, '--claims', '{"team":"a"}'), 'allow by docs');
+    assert.match(verdictOf(...docs) ?? '', /^hide by docs: docs could not be judged: /);
+    const own = ['--method', 'vendor/x', '--server', 'hub', '--args', '{"n":1}'];
+    assert.equal(verdictOf(...own, '--user', 'ada'), 'allow by own');
+  });
+
+  it('--json: the verdict, the parts with their places, the charges', () => {
+    writeAll(HOLDING);
+    const { stdout } = sidecar(
+      'explain',
+      '--json',
+      '--tool',
+      'push',
+      '--server',
+      'hub',
+      '--at',
+      '2026-01-07T03:00:00Z',
+    );
+    const { ok, subject, decision, targets, charges } = JSON.parse(stdout);
+    assert.deepEqual([ok, subject.agent.name, decision.effect, decision.rule], [true, 'support', 'hide', undefined]);
+    const part = targets[0].parts.find(({ label }: { label: string }) => label === 'no nights');
+    assert.deepEqual([part.effect, part.perCall, part.place], ['refuses', 'true', 'policy.yaml:10']);
+    assert.deepEqual(charges, []);
+  });
+
+  it('takes the hints of a tool as given', () => {
+    const explain = (...args: string[]) =>
+      sidecar('explain', '--policy', 'library/read-only', '--tool', 'hub.x', ...args).stdout.split('\n', 1)[0];
+    assert.match(explain('--annotations', '{"readOnlyHint":true}') ?? '', /^allow by read-only/);
+    assert.match(explain() ?? '', /^hide by read-only/);
+  });
+
+  for (const [args, problem] of [
+    [[], /name one of --tool, --prompt, --resource and --method/],
+    [['--tool', 'a.b', '--prompt', 'a.b'], /name one of/],
+    [['--tool', 'b'], /write the server in front \(github\.b\), or name it by --server/],
+    [['--resource', 'a:b'], /--server is missing/],
+    [['--tool', 'a.b', '--args', '[1]'], /--args must be a JSON object/],
+    [['--tool', 'a.b', '--args', '{"token": hush}'], /--args must be a JSON object/],
+    [['--tool', 'a.b', '--at', 'noon'], /--at must be a time/],
+    [['--tool', 'a.b', '--policy', 'nope.yaml'], /nope\.yaml {2}does not exist/],
+  ] as [string[], RegExp][])
+    it(`wrong use is 2: ${args.join(' ')}`, () => {
+      write('policy.yaml', POLICY);
+      const { status, stdout, stderr } = sidecar('explain', '--policy', 'policy.yaml', ...args);
+      assert.deepEqual([status, stdout], [2, '']);
+      assert.match(stderr, problem);
+      assert.doesNotMatch(stderr, /hush| {4}at /);
+    });
+});
