@@ -1,7 +1,14 @@
 /**
- * What an operator decides once for a cluster, with its defaults. The webhook and the command line read the same.
+ * injector.yaml: what an operator decides once for a cluster. The webhook reads it, and so does `sidecar inject --config`,
+ * so that both make the same pods. Strict: an unknown key is a problem.
  */
+import * as z from 'zod';
+import { err, ok, type Result } from '../policies/result.ts';
 import { packageVersion } from '../sidecar/config/package-folder.ts';
+import { type Problem, problemsOfIssues } from '../sidecar/config/problem.ts';
+import { parseAddress, type TcpAddress } from '../sidecar/config/quantity.ts';
+import { readYaml } from '../sidecar/config/yaml-document.ts';
+import { parseQuantity } from './quantity.ts';
 
 export interface ResourceAmounts {
   readonly cpu: string;
@@ -24,15 +31,75 @@ export interface InjectorOptions {
   readonly tokenSeconds: number;
 }
 
+const image = z
+  .string()
+  .regex(/^[a-z0-9][a-z0-9._:/@-]{0,254}$/i, 'must be an image, such as registry.example/mcp-sidecar:1.0.0');
+const quantity = z
+  .string()
+  .refine((text) => (parseQuantity(text) ?? 0) > 0, 'must be a quantity such as 250m or 64Mi, in quotes');
+const amounts = (cpu: string, memory: string) =>
+  z.strictObject({ cpu: quantity.default(cpu), memory: quantity.default(memory) }).prefault({});
+const name = z.string().regex(/^[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?$/, 'must be a name of Kubernetes');
+const ADDRESS = 'must be an address and a port, such as 10.0.0.1:8443, or *:8443 for every address';
+const address = z.string().transform((text, context): TcpAddress => {
+  const parsed = parseAddress(text.replace(/^\*/, '[::]'));
+  if (parsed !== undefined) return parsed;
+  context.issues.push({ code: 'custom', message: ADDRESS, input: text });
+  return z.NEVER;
+});
+
+export const injectorYaml = z.strictObject({
+  listen: address.prefault('*:8443').describe('HTTPS, for the API server.'),
+  health: address.prefault('*:8081').describe('Probes and metrics.'),
+  tls: z
+    .union(
+      [
+        z.strictObject({
+          folder: z.string().min(1).describe('With tls.crt and tls.key: a mounted Secret, as cert-manager makes it.'),
+        }),
+        z.strictObject({
+          selfManaged: z.strictObject({ namespace: name, secret: name, service: name, webhook: name }),
+        }),
+      ],
+      { error: () => 'must be { folder: … } or { selfManaged: { namespace, secret, service, webhook } }' },
+    )
+    .prefault({ folder: '/etc/mcp-sidecar-injector/tls' }),
+  mode: z
+    .enum(['auto', 'native', 'classic'])
+    .default('auto')
+    .describe('auto: native where every kubelet is at 1.29 or later.'),
+  sidecar: z
+    .strictObject({
+      image: image.default(`ghcr.io/mcp-sidecar/mcp-sidecar:${packageVersion()}`),
+      allowedImages: z.array(image).max(100).default([]),
+      imagePullPolicy: z.enum(['Always', 'IfNotPresent', 'Never']).default('IfNotPresent'),
+      runAsUser: z
+        .union([z.int().min(1).max(2_147_483_647), z.literal('omit')])
+        .default(65532)
+        .describe('User of the sidecar. omit: whatever the cluster gives, as OpenShift does.'),
+      requests: amounts('50m', '128Mi'),
+      limits: amounts('1', '256Mi'),
+      tokenAudience: z.string().min(1).max(253).default('mcp-sidecar'),
+      tokenSeconds: z.int().min(600).max(86_400).default(3_600),
+    })
+    .prefault({}),
+});
+
+export type InjectorConfig = z.output<typeof injectorYaml>;
+
+export function optionsOf({ sidecar }: InjectorConfig): InjectorOptions {
+  return { ...sidecar, runAsUser: sidecar.runAsUser === 'omit' ? undefined : sidecar.runAsUser };
+}
+
 export function defaultOptions(): InjectorOptions {
-  return {
-    image: `ghcr.io/mcp-sidecar/mcp-sidecar:${packageVersion()}`,
-    allowedImages: [],
-    imagePullPolicy: 'IfNotPresent',
-    runAsUser: 65532,
-    requests: { cpu: '50m', memory: '128Mi' },
-    limits: { cpu: '1', memory: '256Mi' },
-    tokenAudience: 'mcp-sidecar',
-    tokenSeconds: 3600,
-  };
+  return optionsOf(injectorYaml.parse({}));
+}
+
+export async function loadInjectorConfig(file: string): Promise<Result<InjectorConfig, Problem[]>> {
+  const document = await readYaml(file);
+  if (!document.ok) return document;
+  const parsed = injectorYaml.safeParse(document.value.value);
+  if (parsed.success) return ok(parsed.data);
+  const problems = problemsOfIssues(parsed.error.issues, document.value.value, injectorYaml, new Set());
+  return err(problems.map(document.value.locate));
 }

@@ -20,8 +20,9 @@ import {
   type Rewritten,
   uninjectManifest,
 } from '../../injector/manifest.ts';
-import { defaultOptions } from '../../injector/options.ts';
+import { defaultOptions, loadInjectorConfig, optionsOf } from '../../injector/options.ts';
 import { err, ok, type Result } from '../../policies/result.ts';
+import { formatProblems } from '../config/problem.ts';
 import { readText } from '../config/yaml-document.ts';
 
 export interface UninjectOptions {
@@ -32,9 +33,9 @@ export interface UninjectOptions {
 }
 
 export interface InjectOptions extends UninjectOptions {
-  readonly groups: readonly string[];
+  readonly groups?: readonly string[];
   readonly mode: Mode;
-  readonly image: string | undefined;
+  readonly config: string | undefined;
 }
 
 interface Input {
@@ -43,15 +44,19 @@ interface Input {
 }
 
 export async function injectCommand(options: InjectOptions): Promise<number> {
-  const [inputs, groupFiles] = await Promise.all([readInputs(options.file), readInputs(options.groups)]);
+  const [inputs, groupFiles] = await Promise.all([readInputs(options.file), readInputs(options.groups ?? [])]);
   if (!inputs.ok || !groupFiles.ok) return tellAll([inputs, groupFiles]);
   const groups: readonly ManifestGroup[] = [...inputs.value, ...groupFiles.value].flatMap((one) =>
     groupsInManifest(one.text),
   );
-  const standard = defaultOptions();
+  const config = options.config === undefined ? undefined : await loadInjectorConfig(options.config);
+  if (config?.ok === false) {
+    process.stderr.write(`${formatProblems(config.error)}\n`);
+    return 2;
+  }
   return rewriteAll(inputs.value, options, (input) =>
     injectManifest(input.name, input.text, {
-      options: { ...standard, image: options.image ?? standard.image },
+      options: config === undefined ? defaultOptions() : optionsOf(config.value),
       mode: options.mode,
       groups,
     }),

@@ -91,16 +91,17 @@ export async function runProgram(args: readonly string[]): Promise<number> {
     .description('put the sidecar into the pods of manifests that ask for it, as the webhook does')
     .addOption(files())
     .addOption(
-      new Option('--groups <path>', 'manifests with the ConfigMaps of the groups, where the others have none')
-        .argParser(collect)
-        .default([] as readonly string[]),
+      new Option(
+        '--groups <path>',
+        'manifests with the ConfigMaps of the groups, where the others have none',
+      ).argParser(collect),
     )
     .addOption(
       new Option('--mode <mode>', 'native needs kubelets of 1.29 or later')
         .choices(['native', 'classic'])
         .default('native'),
     )
-    .option('--image <image>', 'the image of the sidecar')
+    .option('--config <file>', 'injector.yaml, as the webhook has it: then both make the same pods')
     .addOption(diff())
     .option('--check', 'print nothing; exit 1 when something would change', false)
     .addOption(output())
@@ -113,6 +114,15 @@ export async function runProgram(args: readonly string[]): Promise<number> {
     .option('--check', 'print nothing; exit 1 when something would change', false)
     .addOption(output())
     .action(async (options) => set(await (await import('./inject.ts')).uninjectCommand(options)));
+
+  program
+    .command('injector')
+    .description('run the admission webhook that puts the sidecar into annotated pods')
+    .option('-c, --config <file>', 'injector.yaml', '/etc/mcp-sidecar-injector/injector.yaml')
+    .addOption(
+      new Option('--log-level <level>', 'how much is told').choices(['debug', 'info', 'warn', 'error']).default('info'),
+    )
+    .action(async (options) => set(await (await import('./injector.ts')).injector(options)));
 
   program
     .command('schema')

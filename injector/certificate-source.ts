@@ -1,0 +1,35 @@
+/**
+ * Where the webhook's certificate comes from. The server is told of each new one; a bad one is told of and never used.
+ */
+import { createPrivateKey, X509Certificate } from 'node:crypto';
+import { err, ok, type Result } from '../policies/result.ts';
+import { type KeyPair, validityOf } from './certificate.ts';
+
+export interface CertificateSource {
+  /** Looks now. Called at start, and again and again. */
+  refresh(): Promise<void>;
+  /** The one to serve. `undefined`: none yet. */
+  readonly current: KeyPair | undefined;
+  close(): Promise<void>;
+}
+
+export interface CertificatePorts {
+  readonly changed: (pair: KeyPair) => void;
+  readonly warn: (message: string) => void;
+  /** Wall clock, milliseconds since the epoch. */
+  readonly now: () => number;
+}
+
+/** A certificate that a TLS server can be given: in its time, and with its own key. */
+export function checkPair({ certificate, key }: KeyPair, now: number): Result<KeyPair, string> {
+  const validity = validityOf(certificate);
+  if (validity === undefined) return err('the certificate cannot be read');
+  if (now >= validity.until) return err(`the certificate ended at ${new Date(validity.until).toISOString()}`);
+  try {
+    if (!new X509Certificate(certificate).checkPrivateKey(createPrivateKey(key)))
+      return err('the key is not the key of the certificate');
+  } catch {
+    return err('the key cannot be read');
+  }
+  return ok({ certificate, key });
+}
