@@ -171,7 +171,7 @@ export async function findCasesFiles(path: string): Promise<Result<readonly stri
   const found = names.filter((name) => CASES_FILE.test(name)).sort();
   return found.length > 0
     ? ok(found.map((name) => join(path, name)))
-    : err(`${showFile(path) || 'this folder'} holds no *.cases.yaml`);
+    : err(`${showFile(path)} holds no *.cases.yaml`);
 }
 
 function isThere(file: string): Promise<boolean> {

@@ -174,7 +174,7 @@ describe('policy test', () => {
     assert.equal(status, 2);
     assert.deepEqual(stderr.split('\n'), [
       'policy.yaml has no cases: write them to policy.cases.yaml',
-      'this folder holds no *.cases.yaml',
+      `${folder} holds no *.cases.yaml`,
       '',
     ]);
     write('sidecar.yaml', CONFIG.replace('./policy.yaml', '{ version: 1 }'));
