@@ -1,5 +1,5 @@
 /**
- * One JSON-RPC message judged from its text, as `policy test`, `policy explain` and `policy replay` do it. Pure.
+ * One JSON-RPC message judged: by the pipeline, and from its text alone by `policy test` and `policy explain`. Pure.
  *
  * A message can name several things (a URI that can be written in two ways, several subscriptions): each has to be
  * allowed, and the first that is not decides. One that is malformed goes nowhere, which is a refusal too.
@@ -31,16 +31,12 @@ export interface Judgement {
 export function judge(policy: CompiledPolicy, question: Question): Judgement {
   const { subject, server, body, sessionId, now, annotationsOf } = question;
   const method = typeof body.method === 'string' ? body.method : '';
-  const params = mappingOr(body.params);
-  const call: Call = { method, args: mappingOr(params?.arguments), body, sessionId, now };
+  const params = objectOr(body.params);
+  const call: Call = { method, args: argumentsOf(params), body, sessionId, now };
   const kind = method === '' ? 'response' : body.id === undefined ? 'notification' : 'request';
   const named = targetsOf(server, { kind, method, params }, annotationsOf);
   if (!named.ok) {
-    const decision: Decision = {
-      effect: 'refuse',
-      rule: undefined,
-      reason: `the message is malformed: ${named.error}`,
-    };
+    const decision: Decision = { effect: 'refuse', rule: undefined, reason: `the message is malformed: ${named.error}` };
     return { decision, call, targets: [] };
   }
   return { ...decideAll(policy, subject, named.value, call), call };
@@ -53,17 +49,25 @@ export function decideAll(
   targets: readonly Target[],
   call: Call,
 ): { readonly decision: Decision; readonly targets: readonly Target[] } {
-  let decision: Decision | undefined;
-  for (const [index, target] of targets.entries()) {
-    const next = decide(policy, subject, target, call);
+  let decision = ALLOWED;
+  for (let index = 0; index < targets.length; index++) {
+    const next = decide(policy, subject, targets[index]!, call);
     if (next.effect !== 'allow') return { decision: next, targets: targets.slice(0, index + 1) };
-    if (decision?.effect !== 'allow' || decision.wouldBe === undefined) decision = next;
+    if (decision.effect === 'allow' && decision.wouldBe === undefined) decision = next;
   }
-  return { decision: decision ?? { effect: 'allow', rule: undefined, wouldBe: undefined }, targets };
+  return { decision, targets };
 }
 
-function mappingOr(value: unknown): Readonly<Record<string, unknown>> | undefined {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
-    ? (value as Record<string, unknown>)
-    : undefined;
+/** Of the protocol's own messages, which name nothing. */
+const ALLOWED: Decision = { effect: 'allow', rule: undefined, wouldBe: undefined };
+
+/** `args` of conditions. */
+export function argumentsOf(
+  params: Readonly<Record<string, unknown>> | undefined,
+): Readonly<Record<string, unknown>> | undefined {
+  return objectOr(params?.arguments);
+}
+
+function objectOr(value: unknown): Readonly<Record<string, unknown>> | undefined {
+  return typeof value === 'object' && value !== null ? (value as Record<string, unknown>) : undefined;
 }

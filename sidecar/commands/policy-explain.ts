@@ -6,7 +6,7 @@ import type { Subject } from '../../policies/decision.ts';
 import { type Explanation, explain } from '../../policies/explain.ts';
 import { messageOf, QUALIFIED_NAME, type Request } from '../../policies/request.ts';
 import { err, ok, type Result } from '../../policies/result.ts';
-import { type NamedPolicy, findNamedPolicy } from '../config/named-policy.ts';
+import { findNamedPolicy, type NamedPolicy } from '../config/named-policy.ts';
 import { type LoadedPolicy, loadPolicy, policyPath } from '../config/policy-source.ts';
 import { formatProblems, type Problem } from '../config/problem.ts';
 import { writeJson } from './check.ts';

@@ -5,8 +5,9 @@
  * Waits for nothing, but where a condition looks at a tool's annotations and they are not known: then for the server's
  * list of tools.
  */
-import { type CompiledPolicy, decide, isVisible } from '../../../policies/decide.ts';
+import { type CompiledPolicy, isVisible } from '../../../policies/decide.ts';
 import type { Call, Decision, Refused, Subject, Target } from '../../../policies/decision.ts';
+import { argumentsOf, decideAll } from '../../../policies/judge.ts';
 import { listedTarget, listKindOf, targetsOf } from '../../../policies/methods.ts';
 import type { Caller } from '../../identity/identify.ts';
 import { checkParamHeaders } from '../../protocol/param-headers.ts';
@@ -88,11 +89,10 @@ function judge(exchange: Parsed, { policy, version }: ActivePolicy, ports: Autho
       now: ports.now(),
     };
     exchange.call = call;
-    for (const target of targets.value) {
-      decision = decide(policy, subject, target, call);
-      exchange.decision = decision;
-      if (decision.effect !== 'allow') return refusalOf(target, decision);
-    }
+    const judged = decideAll(policy, subject, targets.value, call);
+    decision = judged.decision;
+    exchange.decision = decision;
+    if (decision.effect !== 'allow') return refusalOf(judged.targets.at(-1)!, decision);
     // After the decision: who may not call a tool does not learn of its schema.
     if (exchange.era === 'modern' && message.method === 'tools/call') {
       const schema = ports.catalog.inputSchemaOf(route.server, String(message.params?.name));
@@ -112,13 +112,6 @@ function judge(exchange: Parsed, { policy, version }: ActivePolicy, ports: Autho
 
 function subjectOf(caller: Caller, group: string): Subject {
   return { agent: { name: caller.agent, group, roles: caller.roles, claims: caller.claims }, user: caller.user };
-}
-
-function argumentsOf(
-  params: Readonly<Record<string, unknown>> | undefined,
-): Readonly<Record<string, unknown>> | undefined {
-  const value = params?.arguments;
-  return typeof value === 'object' && value !== null ? (value as Record<string, unknown>) : undefined;
 }
 
 function refusalOf(target: Target, refused: Refused): Reason {
