@@ -36,7 +36,11 @@ export function judge(policy: CompiledPolicy, question: Question): Judgement {
   const kind = method === '' ? 'response' : body.id === undefined ? 'notification' : 'request';
   const named = targetsOf(server, { kind, method, params }, annotationsOf);
   if (!named.ok) {
-    const decision: Decision = { effect: 'refuse', rule: undefined, reason: `the message is malformed: ${named.error}` };
+    const decision: Decision = {
+      effect: 'refuse',
+      rule: undefined,
+      reason: `the message is malformed: ${named.error}`,
+    };
     return { decision, call, targets: [] };
   }
   return { ...decideAll(policy, subject, named.value, call), call };

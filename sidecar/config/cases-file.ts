@@ -169,9 +169,7 @@ export async function findCasesFiles(path: string): Promise<Result<readonly stri
       : err(`${showFile(path)} has no cases: write them to ${showFile(file === path ? `${path}.cases.yaml` : file)}`);
   }
   const found = names.filter((name) => CASES_FILE.test(name)).sort();
-  return found.length > 0
-    ? ok(found.map((name) => join(path, name)))
-    : err(`${showFile(path)} holds no *.cases.yaml`);
+  return found.length > 0 ? ok(found.map((name) => join(path, name))) : err(`${showFile(path)} holds no *.cases.yaml`);
 }
 
 function isThere(file: string): Promise<boolean> {
