@@ -57,13 +57,15 @@ export function decideAll(
   for (let index = 0; index < targets.length; index++) {
     const next = decide(policy, subject, targets[index]!, call);
     if (next.effect !== 'allow') return { decision: next, targets: targets.slice(0, index + 1) };
-    if (decision.effect === 'allow' && decision.wouldBe === undefined) decision = next;
+    if (decision.wouldBe === undefined) decision = next;
   }
   return { decision, targets };
 }
 
+type Allowed = Extract<Decision, { effect: 'allow' }>;
+
 /** Of the protocol's own messages, which name nothing. */
-const ALLOWED: Decision = { effect: 'allow', rule: undefined, wouldBe: undefined };
+const ALLOWED: Allowed = { effect: 'allow', rule: undefined, wouldBe: undefined };
 
 /** `args` of conditions. */
 export function argumentsOf(

@@ -146,3 +146,26 @@ it('in audit mode, the first that would be refused is told', () => {
   const { decision } = explained({ resource: { server: 'hub', uri: 'FILE:///docs/a' } }, {}, { mode: 'audit', rules });
   assert.equal(decision.effect === 'allow' && decision.wouldBe?.rule, 'x');
 });
+
+describe('a message as such', () => {
+  const effectOf = (body: Record<string, unknown>) => explained({ body, server: 'hub' }).decision.effect;
+  for (const [name, body, expected] of [
+    ['the protocol’s own', { id: 1, method: 'tools/list' }, 'allow'],
+    ['a notification', { method: 'notifications/progress' }, 'allow'],
+    ['what only looks like one', { id: 1, method: 'notifications/progress' }, 'hide'],
+    ['a notification of somebody’s own', { method: 'notifications/own' }, 'hide'],
+    ['a response', { id: 1, result: {} }, 'allow'],
+    ['params that are null', { id: 1, method: 'tools/call', params: null }, 'refuse'],
+    ['params that are text', { id: 1, method: 'tools/call', params: 'name' }, 'refuse'],
+    ['arguments that are null', { id: 1, method: 'tools/call', params: { name: 'get_y', arguments: null } }, 'allow'],
+  ] as [string, Record<string, unknown>, string][])
+    it(name, () => assert.equal(effectOf(body), expected));
+
+  it('arguments that are no object are none', () => {
+    const document = { rules: [{ name: 'empty', allow: [{ tools: ['*'] }], when: '!has(args.n)' }] };
+    for (const args of [null, 'text', 1]) {
+      const body = { id: 1, method: 'tools/call', params: { name: 'x', arguments: args } };
+      assert.equal(explained({ body, server: 'hub' }, {}, document).decision.effect, 'allow');
+    }
+  });
+});
