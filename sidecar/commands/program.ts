@@ -14,6 +14,7 @@ export async function runProgram(args: readonly string[]): Promise<number> {
     exitCode = code;
   };
   const config = () => new Option('-c, --config <file>', 'sidecar.yaml, or a file in the format of mcp.json');
+  const auditFiles = () => new Option('--audit <files...>', 'audit files; - for stdin').makeOptionMandatory();
   const json = () => new Option('--json', 'print data as JSON').default(false);
 
   const program = new Command('sidecar')
@@ -78,6 +79,14 @@ export async function runProgram(args: readonly string[]): Promise<number> {
     .option('--at <time>', 'when; default: now')
     .addOption(json())
     .action(async (options) => set(await (await import('./policy-explain.ts')).policyExplain(options)));
+  policy
+    .command('replay')
+    .description('judge the requests of an audit again by another policy, and say what would change')
+    .addOption(auditFiles())
+    .requiredOption('--policy <path>', 'the other policy: a file, a folder, library/<name>')
+    .option('--agent <name>', 'only what this agent asked; may be repeated', collect, [])
+    .addOption(json())
+    .action(async (options) => set(await (await import('./policy-replay.ts')).policyReplay(options)));
 
   const files = () =>
     new Option('-f, --file <path>', 'a manifest, a folder of them, or - for standard input; may be repeated')

@@ -1,0 +1,85 @@
+/**
+ * Recorded requests judged again by another policy. Pure: reading the audit is the caller's.
+ *
+ * A request is either let through or not, then as now; whether a refusal hides its target is no difference here. Where
+ * a condition looks at what the record does not hold, the request is judged twice, once with every such condition in
+ * its favour and once against it. The decision is monotone in its conditions, so that two equal verdicts are the
+ * verdict; else it is unsure, and said to be.
+ */
+import type { Condition, Predicate } from './cel.ts';
+import type { Decision } from './decision.ts';
+import { decideAll } from './judge.ts';
+import type { CompiledPolicy, Grant } from './policy.ts';
+import { questionOf, type RecordedQuestion, type RecordedRequest, Unknowns } from './recorded.ts';
+import { ok } from './result.ts';
+
+export type Rejudgement =
+  | { readonly kind: 'sure'; readonly isLetThrough: boolean; readonly decision: Decision }
+  | { readonly kind: 'unsure'; readonly why: readonly string[] };
+
+export type Rejudge = (recorded: RecordedRequest) => Rejudgement;
+
+/** @param env What is set where the replay runs. Another variable is not known: the sidecar may have had it. */
+export function rejudgeBy(policy: CompiledPolicy): Rejudge {
+  const unknowns = new Unknowns();
+  const env = knownEnvironment(policy.env, unknowns);
+  const favourable = guessing({ ...policy, env }, true, unknowns);
+  const unfavourable = guessing({ ...policy, env }, false, unknowns);
+  return (recorded) => {
+    const unjudged = whyUnjudged(recorded);
+    if (unjudged !== undefined) return { kind: 'unsure', why: [unjudged] };
+    const question = questionOf(recorded, unknowns);
+    unknowns.takeReasons();
+    const looks = unknowns.looks;
+    const best = decisionOf(favourable, question);
+    // Without the URIs that are not recorded: they could only make it worse.
+    const isWhole = recorded.resourcesOmitted === 0 || best.effect !== 'allow';
+    if (unknowns.looks === looks && isWhole) return sure(best);
+    const worst = isWhole ? decisionOf(unfavourable, question) : undefined;
+    const why = [...unknowns.takeReasons(), ...(isWhole ? [] : ['not all of its resources are recorded'])];
+    if (worst === undefined || (worst.effect === 'allow') !== (best.effect === 'allow')) return { kind: 'unsure', why };
+    return sure(worst);
+  };
+}
+
+function sure(decision: Decision): Rejudgement {
+  return { kind: 'sure', isLetThrough: decision.effect === 'allow', decision };
+}
+
+function whyUnjudged({ cut, roles }: RecordedRequest): string | undefined {
+  if (cut !== undefined) return `its ${cut} was too long to be recorded whole`;
+  return roles === 'omitted' ? 'the roles of the agent were too long to be recorded' : undefined;
+}
+
+function decisionOf(policy: CompiledPolicy, { subject, targets, call }: RecordedQuestion): Decision {
+  if (targets.ok) return decideAll(policy, subject, targets.value, call).decision;
+  return { effect: 'refuse', rule: undefined, reason: `the message is malformed: ${targets.error}` };
+}
+
+/** The policy, its conditions taken for what favours the request (or does not) where they look at what is not known. */
+function guessing(policy: CompiledPolicy, inFavour: boolean, unknowns: Unknowns): CompiledPolicy {
+  const grantOf = (grant: Grant): Grant => {
+    const { condition, effect } = grant;
+    if (condition === undefined) return grant;
+    const guess = ok(inFavour === (effect === 'allow'));
+    const guessed = (predicate: Predicate | undefined): Predicate | undefined =>
+      predicate &&
+      ((variables) => {
+        const looks = unknowns.looks;
+        const asked = predicate(variables);
+        return asked.ok || unknowns.looks === looks ? asked : guess;
+      });
+    const both: Condition = { ...condition, stable: guessed(condition.stable), perCall: guessed(condition.perCall) };
+    return { ...grant, condition: both };
+  };
+  return { ...policy, grants: policy.grants.map(grantOf), memo: new Map() };
+}
+
+function knownEnvironment(env: CompiledPolicy['env'], unknowns: Unknowns): CompiledPolicy['env'] {
+  return new Proxy(env, {
+    getOwnPropertyDescriptor: (known, name) =>
+      typeof name === 'symbol' || Object.hasOwn(known, name)
+        ? Reflect.getOwnPropertyDescriptor(known, name)
+        : unknowns.look(`env.${name} is not set here`),
+  });
+}

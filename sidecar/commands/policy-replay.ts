@@ -1,0 +1,90 @@
+/**
+ * `sidecar policy replay`: the requests of an audit judged again by another policy, and what would change. Starts
+ * nothing and connects to nothing. 1 when something would change; what cannot be judged surely is told, and is no change.
+ */
+import { type Change, type Comparison, Comparing, type UnsureGroup } from '../../policies/comparison.ts';
+import { rejudgeBy } from '../../policies/replay.ts';
+import { loadPolicy, policyPath } from '../config/policy-source.ts';
+import { formatProblems } from '../config/problem.ts';
+import { recordedRequest } from '../telemetry/recorded-request.ts';
+import { describeReading, plural, readAuditFiles, tellSentence } from './audit-files.ts';
+import { writeJson } from './check.ts';
+import { printable } from './printable.ts';
+
+export interface PolicyReplayOptions {
+  readonly audit: readonly string[];
+  /** A file, a folder or library/<name>. */
+  readonly policy: string;
+  /** Only these; none: all. */
+  readonly agent: readonly string[];
+  readonly json: boolean;
+}
+
+export async function policyReplay({ audit, policy, agent, json }: PolicyReplayOptions): Promise<number> {
+  const loaded = await loadPolicy({ kind: 'path', path: policyPath(policy, process.cwd()) });
+  if (!loaded.ok) {
+    if (json) writeJson({ ok: false, problems: loaded.error });
+    else process.stderr.write(`${formatProblems(loaded.error)}\n`);
+    return 2;
+  }
+  const comparing = new Comparing(rejudgeBy(loaded.value.policy));
+  const read = await readAuditFiles(audit, (record, file) => {
+    const request = recordedRequest(record);
+    if (request !== undefined && (agent.length === 0 || agent.includes(request.agent))) comparing.add(request, file);
+  });
+  if (!read.ok) return tellSentence(json, read.error);
+  const { result } = comparing;
+  const letsAllThrough = loaded.value.policy.audit;
+  if (json)
+    writeJson({ ok: result.changed === 0, mode: letsAllThrough ? 'audit' : 'enforce', ...result, read: read.value });
+  else {
+    process.stdout.write(describeComparison(result));
+    if (letsAllThrough) process.stderr.write(`note: ${policy} is in audit mode, and lets everything through\n`);
+    process.stderr.write(`${describeReading(read.value)}\n`);
+  }
+  return result.changed === 0 ? 0 : 1;
+}
+
+export function describeComparison({ judged, changed, unsure, changes, unsureGroups, unlisted }: Comparison): string {
+  const lines = [
+    ...changes.map(describeChange),
+    ...unsureGroups.map(describeUnsure),
+    ...(unlisted === 0 ? [] : [`and ${plural(unlisted, 'call')} of more agents and names than are listed here`]),
+    changed === 0
+      ? `${plural(judged, 'request')} judged again: nothing would change`
+      : `${plural(judged, 'request')} judged again: ${changed} would change`,
+    ...(unsure === 0 ? [] : [`${plural(unsure, 'request')} cannot be judged surely from the audit alone`]),
+  ];
+  return `${lines.join('\n')}\n`;
+}
+
+function describeChange(change: Change): string {
+  const { wasLetThrough, ruleBefore, decision } = change;
+  const before = wasLetThrough ? 'allowed' : `refused${byRule(ruleBefore)}`;
+  const after = decision.effect === 'allow' ? 'allowed' : `refused${byRule(decision.rule) || `: ${decision.reason}`}`;
+  const by = decision.effect === 'allow' && !wasLetThrough ? byRule(decision.rule) : '';
+  return `${describeGroup(change)} ${before} → ${after}${by}; ${describeFirst(change)}`;
+}
+
+function describeUnsure(group: UnsureGroup): string {
+  return `${describeGroup(group)} unsure: ${group.why.map((why) => printable(why)).join('; ')}; ${describeFirst(group)}`;
+}
+
+function describeGroup({ agent, server, matter, count }: Change | UnsureGroup): string {
+  const { kind, name } = matter;
+  const what =
+    kind === 'tool' || kind === 'prompt'
+      ? `${server}.${printable(name)}`
+      : `${printable(name)} of ${printable(server)}`;
+  return `${printable(agent)} ${kind === 'tool' ? '' : `${kind} `}${what}: ${plural(count, 'call')}`;
+}
+
+function describeFirst({ first: { time, sequence, file } }: Change | UnsureGroup): string {
+  return `first at ${new Date(time).toISOString()}, ${printable(file)} sequence ${sequence}`;
+}
+
+/** A role is called `role <name>` by the policy itself. */
+function byRule(rule: string | undefined): string {
+  if (rule === undefined) return '';
+  return rule.startsWith('role ') ? ` by ${printable(rule)}` : ` by rule ${printable(rule)}`;
+}
