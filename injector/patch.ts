@@ -63,14 +63,14 @@ export function inject(pod: Raw, context: InjectionContext): Result<Injection, R
   const warning = reasonToSkip(pod);
   if (warning !== undefined) return ok({ kind: 'skipped', warning });
 
-  const reserved = reservedIn(pod, (name) => name.startsWith(VOLUME));
+  const reserved = reservedIn(pod);
   const status = readStatus(pod);
   if (reserved === undefined && status === undefined) return plan(pod, context, undefined);
 
   // Something of ours is there. It is ours when taking it away and putting it there again leads to the same.
   const found = status?.ok === true ? status.value : undefined;
   const bare = found === undefined ? undefined : uninject(pod);
-  if (found === undefined || bare === undefined || reservedIn(bare, (name) => name.startsWith(VOLUME)) !== undefined)
+  if (found === undefined || bare === undefined || reservedIn(bare) !== undefined)
     return notOurs(reserved ?? `an annotation ${STATUS}`);
   const again = plan(bare, { ...context, mode: found.mode }, found);
   if (!again.ok || again.value.kind !== 'injected') return again;

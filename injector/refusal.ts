@@ -3,10 +3,10 @@
  */
 
 import type { Mode } from './container.ts';
-import { CONTAINER } from './names.ts';
+import { CONTAINER, VOLUME } from './names.ts';
 import type { InjectorOptions } from './options.ts';
 import { annotationsOf, ownPlaces, userOf } from './pod.ts';
-import { type Raw, rawAt, rawList, textAt } from './raw-object.ts';
+import { type Raw, rawAt, rawList } from './raw-object.ts';
 import type { Settings } from './settings.ts';
 
 /** For metrics: one word a reason. */
@@ -77,11 +77,17 @@ function samePort(pod: Raw, { port, healthPort }: Settings): Refusal | undefined
   return undefined;
 }
 
-/** Something in the pod has a name that only we give. */
-export function reservedIn(pod: Raw, isReservedVolume: (name: string) => boolean): string | undefined {
+/** Something in the pod has a name that only we give: also a mount, which would find our volume once that is there. */
+export function reservedIn(pod: Raw): string | undefined {
   const spec = rawAt(pod, 'spec');
   for (const list of ['containers', 'initContainers', 'ephemeralContainers'])
     if (rawList(spec[list]).some(({ name }) => name === CONTAINER)) return `a container named ${CONTAINER}`;
-  const volume = rawList(spec.volumes).find((one) => isReservedVolume(textAt(one, 'name') ?? ''));
-  return volume === undefined ? undefined : `a volume named ${String(volume.name)}`;
+  const isOurs = (name: unknown) => typeof name === 'string' && name.startsWith(VOLUME);
+  const volume = rawList(spec.volumes).find(({ name }) => isOurs(name));
+  if (volume !== undefined) return `a volume named ${String(volume.name)}`;
+  for (const { container } of ownPlaces(pod)) {
+    const mount = rawList(container.volumeMounts).find(({ name }) => isOurs(name));
+    if (mount !== undefined) return `a container (${String(container.name)}) that mounts ${String(mount.name)}`;
+  }
+  return undefined;
 }

@@ -1,0 +1,314 @@
+import assert from 'node:assert/strict';
+import { suite, test } from 'node:test';
+import { readGroup } from '../../injector/group.ts';
+import { applyPatch } from '../../injector/json-patch.ts';
+import { type InjectionContext, inject } from '../../injector/patch.ts';
+import type { Raw } from '../../injector/raw-object.ts';
+import { uninject } from '../../injector/uninject.ts';
+import {
+  annotated,
+  CONFIG_MAP,
+  CONTAINER,
+  CONTEXT,
+  podWith,
+  restrictedFaults,
+  schemaFaults,
+} from '../support/injector.ts';
+
+function injected(
+  pod: Raw,
+  changes: Partial<InjectionContext> = {},
+): Raw & { readonly spec: { readonly [key: string]: Raw[] } } {
+  const result = inject(pod, { ...CONTEXT, ...changes });
+  assert.ok(result.ok, result.ok ? '' : result.error.message);
+  assert.equal(result.value.kind, 'injected');
+  return applyPatch(pod, result.value.kind === 'injected' ? result.value.operations : []) as never;
+}
+const warningsOf = (pod: Raw, changes: Partial<InjectionContext> = {}): readonly string[] => {
+  const result = inject(pod, { ...CONTEXT, ...changes });
+  assert.ok(result.ok && result.value.kind === 'injected');
+  return result.value.warnings;
+};
+const second = (containers: Raw[]) => podWith({ containers: [CONTAINER, ...containers] });
+const sidecarOf = (pod: { readonly spec: { readonly [key: string]: Raw[] } }) =>
+  [...(pod.spec.initContainers ?? []), ...pod.spec.containers!].find(({ name }) => name === 'mcp-sidecar')!;
+
+suite('the sidecar', () => {
+  test('native: first of the init containers, to stay, behind a startup probe', () => {
+    const own = { name: 'migrate', image: 'x' };
+    const pod = injected(podWith({ initContainers: [own] }));
+    assert.deepEqual(
+      pod.spec.initContainers!.map(({ name }) => name),
+      ['mcp-sidecar', 'migrate'],
+    );
+    const { restartPolicy, startupProbe } = pod.spec.initContainers![0]!;
+    assert.equal(restartPolicy, 'Always');
+    assert.ok(startupProbe);
+  });
+  test('classic: first of the containers', () => {
+    const pod = injected(podWith(), { mode: 'classic' });
+    assert.deepEqual(
+      pod.spec.containers!.map(({ name }) => name),
+      ['mcp-sidecar', 'agent'],
+    );
+    assert.equal('restartPolicy' in pod.spec.containers![0]!, false);
+  });
+  for (const mode of ['native', 'classic'] as const)
+    test(`${mode}: valid by the API server's schema and for the level restricted`, () => {
+      const pod = injected(podWith(), { mode });
+      assert.deepEqual(schemaFaults(pod), []);
+      assert.deepEqual(restrictedFaults(pod, 'mcp-sidecar'), []);
+      assert.deepEqual(restrictedFaults(pod, 'agent'), []);
+    });
+  test('the user can be left to the cluster', () => {
+    const pod = injected(podWith(), { options: { ...CONTEXT.options, runAsUser: undefined } });
+    const { runAsUser, runAsNonRoot } = sidecarOf(pod).securityContext as Raw;
+    assert.deepEqual([runAsUser, runAsNonRoot], [undefined, true]);
+  });
+  test('annotations change what may be changed', () => {
+    const pod = injected(
+      annotated({
+        'mcp-sidecar.io/cpu-request': '100m',
+        'mcp-sidecar.io/cpu-limit': '2',
+        'mcp-sidecar.io/memory-request': '64Mi',
+        'mcp-sidecar.io/memory-limit': '1Gi',
+        'mcp-sidecar.io/log-level': 'debug',
+        'mcp-sidecar.io/port': '5000',
+        'mcp-sidecar.io/health-port': '6000',
+      }),
+    );
+    const sidecar = sidecarOf(pod);
+    assert.deepEqual(sidecar.resources, {
+      requests: { cpu: '100m', memory: '64Mi' },
+      limits: { cpu: '2', memory: '1Gi' },
+    });
+    assert.deepEqual((sidecar.args as string[]).slice(-2), ['--log-level', 'debug']);
+    const [{ value }] = sidecar.env as [{ value: string }];
+    assert.deepEqual(JSON.parse(value).listen, {
+      mcp: ['127.0.0.1:5000', '[::1]:5000'],
+      admin: '127.0.0.1:5001',
+      health: '*:6000',
+    });
+    assert.deepEqual(pod.spec.containers![0]!.env, [{ name: 'MCP_SERVER_URL', value: 'http://127.0.0.1:5000/mcp' }]);
+  });
+  test('another image where the operator allows it', () => {
+    const options = { ...CONTEXT.options, allowedImages: ['mirror.example/mcp-sidecar:2'] };
+    const pod = injected(annotated({ 'mcp-sidecar.io/image': 'mirror.example/mcp-sidecar:2' }), { options });
+    assert.equal(sidecarOf(pod).image, 'mirror.example/mcp-sidecar:2');
+  });
+  test('secrets, token and configuration are mounted into it alone', () => {
+    const pod = injected(second([{ name: 'web', image: 'x' }]));
+    const mounts = (container: Raw) => ((container.volumeMounts ?? []) as Raw[]).map(({ name }) => name);
+    assert.deepEqual(mounts(sidecarOf(pod)), [
+      'mcp-sidecar-group',
+      'mcp-sidecar-state',
+      'mcp-sidecar-token',
+      'mcp-sidecar-secret-0',
+    ]);
+    for (const container of pod.spec.containers!) assert.deepEqual(mounts(container), ['mcp-sidecar-client']);
+    const token = pod.spec.volumes!.find(({ name }) => name === 'mcp-sidecar-token');
+    assert.deepEqual((token as { projected: { sources: unknown[] } }).projected.sources, [
+      { serviceAccountToken: { audience: 'mcp-sidecar', expirationSeconds: 3600, path: 'token' } },
+    ]);
+  });
+});
+
+suite('the pod’s own containers', () => {
+  test('those excluded get nothing', () => {
+    const pod = podWith(
+      { containers: [CONTAINER, { name: 'web', image: 'x' }] },
+      { annotations: { 'mcp-sidecar.io/inject': 'true', 'mcp-sidecar.io/exclude-containers': 'web' } },
+    );
+    assert.deepEqual(injected(pod).spec.containers![1], { name: 'web', image: 'x' });
+  });
+  test('names that are taken stay as they are', () => {
+    const own = {
+      ...CONTAINER,
+      env: [{ name: 'MCP_SERVER_URL', value: 'https://elsewhere.example' }],
+      volumeMounts: [{ name: 'own', mountPath: '/var/run/mcp/' }],
+    };
+    const pod = injected(podWith({ containers: [own], volumes: [{ name: 'own', emptyDir: {} }] }));
+    assert.deepEqual(pod.spec.containers, [own]);
+  });
+  for (const [mode, isServed] of [
+    ['native', true],
+    ['classic', false],
+  ] as const)
+    test(`init containers beside a ${mode} sidecar ${isServed ? 'are' : 'are not'} told of it`, () => {
+      const pod = injected(podWith({ initContainers: [{ name: 'first', image: 'x' }] }), { mode });
+      const init = pod.spec.initContainers!.find(({ name }) => name === 'first')!;
+      assert.equal('env' in init, isServed);
+    });
+  test('agents by user id, where every container that lasts declares one', () => {
+    const pod = injected(second([{ name: 'writer', image: 'x', securityContext: { runAsUser: 1001 } }]));
+    const [{ value }] = sidecarOf(pod).env as [{ value: string }];
+    assert.deepEqual(JSON.parse(value).identify, [{ type: 'uid', agents: { 1000: 'agent', 1001: 'writer' } }]);
+  });
+  test('none where one does not, and a warning', () => {
+    const pod = second([{ name: 'web', image: 'x' }]);
+    const [{ value }] = sidecarOf(injected(pod)).env as [{ value: string }];
+    assert.equal('identify' in JSON.parse(value), false);
+    assert.match(warningsOf(pod).join(), /no runAsUser is declared for web/);
+  });
+  test('a shared user id is one agent, and a warning', () => {
+    const pod = second([{ name: 'web', image: 'x', securityContext: { runAsUser: 1000 } }]);
+    assert.match(warningsOf(pod).join(), /web has the runAsUser of agent/);
+  });
+  test('the default container is set where nobody has', () => {
+    const annotations = (pod: Raw) => (pod.metadata as Raw).annotations as Raw;
+    const key = 'kubectl.kubernetes.io/default-container';
+    assert.equal(annotations(injected(podWith()))[key], 'agent');
+    assert.equal(annotations(injected(annotated({ [key]: 'other' })))[key], 'other');
+  });
+});
+
+suite('refused, each with one sentence', () => {
+  const cases: Record<string, [pod: Raw, words: RegExp, changes?: Partial<InjectionContext>]> = {
+    hostNetwork: [podWith({ hostNetwork: true }), /hostNetwork/],
+    hostPID: [podWith({ hostPID: true }), /hostPID/],
+    shareProcessNamespace: [podWith({ shareProcessNamespace: true }), /shareProcessNamespace/],
+    'the sidecar’s own user': [
+      second([{ name: 'web', securityContext: { runAsUser: 65532 } }]),
+      /web runs as user 65532, which is the sidecar's/,
+    ],
+    'the sidecar’s own user, by the pod': [
+      podWith({ securityContext: { runAsUser: 65532 }, containers: [{ name: 'agent' }] }),
+      /runs as user 65532/,
+    ],
+    'a port of the sidecar': [second([{ name: 'web', ports: [{ containerPort: 4182 }] }]), /web has port 4182/],
+    'a classic sidecar in a Job': [podWith(), /Job would never complete/, { mode: 'classic', isJob: true }],
+    'a service account without a group': [
+      podWith({ serviceAccountName: 'other' }),
+      /no group of this namespace names the service account other/,
+    ],
+    'a group of others': [
+      podWith(
+        { serviceAccountName: 'other' },
+        { annotations: { 'mcp-sidecar.io/inject': 'true', 'mcp-sidecar.io/group': 'support' } },
+      ),
+      /the service account other may not use the group support/,
+    ],
+    'a group that is not there': [annotated({ 'mcp-sidecar.io/group': 'sales' }), /there is no group sales/],
+    'a group that cannot be read': [
+      podWith(),
+      /the ConfigMap mcp-sidecar-support has no key sidecar.yaml/,
+      { groups: [readGroup({ ...CONFIG_MAP, data: {} })] },
+    ],
+    'an unknown setting': [annotated({ 'mcp-sidecar.io/cpu': '1' }), /mcp-sidecar.io\/cpu is not known/],
+    'a bad quantity': [annotated({ 'mcp-sidecar.io/cpu-limit': 'much' }), /cpu-limit is "much": it must be a quantity/],
+    'a request beyond the limit': [
+      annotated({ 'mcp-sidecar.io/cpu-request': '2' }),
+      /cpu request \(2\) is more than its limit \(1\)/,
+    ],
+    'a bad port': [annotated({ 'mcp-sidecar.io/port': '80' }), /port is "80": it must be a port from 1024/],
+    'one port for two': [annotated({ 'mcp-sidecar.io/health-port': '4181' }), /health-port must be neither/],
+    'an image of one’s own': [
+      annotated({ 'mcp-sidecar.io/image': 'evil:1' }),
+      /image is "evil:1": it must be an image that the operator/,
+    ],
+    'a bad log level': [annotated({ 'mcp-sidecar.io/log-level': 'loud' }), /log-level is "loud"/],
+    'a container of our name': [
+      second([{ name: 'mcp-sidecar', image: 'evil:1' }]),
+      /already has a container named mcp-sidecar/,
+    ],
+    'a volume of our name': [
+      podWith({ volumes: [{ name: 'mcp-sidecar-group', emptyDir: {} }] }),
+      /already has a volume named mcp-sidecar-group/,
+    ],
+    'a status of one’s own': [
+      annotated({ 'mcp-sidecar.io/status': '{}' }),
+      /already has an annotation mcp-sidecar.io\/status/,
+    ],
+    'no containers': [podWith({ containers: [] }), /names no container/],
+    'containers that are none': [podWith({ containers: 'x' }), /spec.containers must be a list of objects/],
+  };
+  for (const [name, [pod, words, changes]] of Object.entries(cases))
+    test(name, () => {
+      const result = inject(pod, { ...CONTEXT, ...changes });
+      assert.ok(!result.ok);
+      assert.match(result.error.message, words);
+    });
+});
+
+suite('passed over, with a warning', () => {
+  const cases: Record<string, Raw> = {
+    'Windows by os': podWith({ os: { name: 'windows' } }),
+    'Windows by node': podWith({ nodeSelector: { 'kubernetes.io/os': 'windows' } }),
+    'the mirror of a static pod': annotated({ 'kubernetes.io/config.mirror': 'x' }),
+  };
+  for (const [name, pod] of Object.entries(cases))
+    test(name, () => {
+      const result = inject(pod, CONTEXT);
+      assert.ok(result.ok && result.value.kind === 'skipped');
+    });
+});
+
+suite('once more', () => {
+  const again = (pod: Raw) => inject(pod, CONTEXT);
+  const present = (pod: Raw) => {
+    const result = again(pod);
+    assert.ok(result.ok, result.ok ? '' : result.error.message);
+    assert.equal(result.value.kind, 'present');
+  };
+  test('what is there stays', () => present(injected(podWith())));
+  test('also beside a container that another webhook has added since', () => {
+    const pod = injected(podWith());
+    present({
+      ...pod,
+      spec: {
+        ...pod.spec,
+        containers: [...pod.spec.containers!, { name: 'istio-proxy', securityContext: { runAsUser: 1337 } }],
+      },
+    });
+  });
+  test('also when the API server has written a quantity in its own way, and mounted its token', () => {
+    const pod = injected(annotated({ 'mcp-sidecar.io/cpu-request': '0.1' }));
+    const sidecar = sidecarOf(pod);
+    const token = {
+      name: 'kube-api-access-x',
+      mountPath: '/var/run/secrets/kubernetes.io/serviceaccount',
+      readOnly: true,
+    };
+    const resources = { ...(sidecar.resources as Raw), requests: { cpu: '100m', memory: '128Mi' } };
+    const back = { ...sidecar, resources, volumeMounts: [...(sidecar.volumeMounts as Raw[]), token] };
+    present({ ...pod, spec: { ...pod.spec, initContainers: [back] } });
+  });
+  const forgeries: Record<string, (sidecar: Raw) => Raw> = {
+    'another image': (sidecar) => ({ ...sidecar, image: 'evil:1' }),
+    'a command': (sidecar) => ({ ...sidecar, command: ['sh'] }),
+    'another variable': (sidecar) => ({
+      ...sidecar,
+      env: [...(sidecar.env as Raw[]), { name: 'NODE_OPTIONS', value: '--require=/x' }],
+    }),
+    'another mount': (sidecar) => ({
+      ...sidecar,
+      volumeMounts: [...(sidecar.volumeMounts as Raw[]), { name: 'own', mountPath: '/app' }],
+    }),
+    'no read-only root': (sidecar) => ({
+      ...sidecar,
+      securityContext: { ...(sidecar.securityContext as Raw), readOnlyRootFilesystem: false },
+    }),
+    'a larger limit': (sidecar) => ({
+      ...sidecar,
+      resources: { ...(sidecar.resources as Raw), limits: { cpu: '8', memory: '256Mi' } },
+    }),
+  };
+  for (const [name, forge] of Object.entries(forgeries))
+    test(`a forged sidecar is refused: ${name}`, () => {
+      const pod = injected(podWith());
+      const result = again({ ...pod, spec: { ...pod.spec, initContainers: [forge(sidecarOf(pod))] } });
+      assert.ok(!result.ok);
+      assert.equal(result.error.kind, 'reserved');
+    });
+  test('a container that mounts the sidecar’s secret is refused', () => {
+    const pod = injected(podWith());
+    const thief = { name: 'thief', volumeMounts: [{ name: 'mcp-sidecar-secret-0', mountPath: '/stolen' }] };
+    const result = again({ ...pod, spec: { ...pod.spec, containers: [...pod.spec.containers!, thief] } });
+    assert.ok(!result.ok);
+    assert.equal(result.error.kind, 'reserved');
+  });
+  test('taken away, the pod is what it was', () => {
+    for (const mode of ['native', 'classic'] as const)
+      assert.deepEqual(uninject(injected(podWith(), { mode })), podWith());
+  });
+});
