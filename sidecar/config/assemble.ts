@@ -8,6 +8,7 @@ import { access, constants, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { CompiledPolicy } from '../../policies/compile.ts';
 import { err, ok, type Result } from '../../policies/result.ts';
+import { type Lock, readLock } from './lock-file.ts';
 import { type Environment, loadPolicy, type PolicySource, policyPath } from './policy-source.ts';
 import { type DocumentProblem, type Problem, problemsOfIssues } from './problem.ts';
 import { type Config, findConflicts, type IdentifyConfig, KEYS_OF_LATER, sidecarYaml } from './schema.ts';
@@ -22,6 +23,8 @@ export interface Loaded {
   readonly policyDocument: unknown;
   /** Files and folders whose change asks for that. */
   readonly watch: readonly string[];
+  /** Not a problem of the configuration: `sidecar pin` writes what is missing or broken here. */
+  readonly lock: Result<Lock | undefined, Problem[]>;
   /** Where `{ env: NAME }` is looked up: the process's own variables, and what an import brought along. */
   readonly environment: Environment;
   readonly origin: { readonly kind: 'sidecarYaml' | 'mcpJson' | 'demo'; readonly file: string | undefined };
@@ -51,6 +54,7 @@ export async function assemble(
     policySource,
     policyDocument: loaded.value.document,
     watch: loaded.value.watch,
+    lock: await readLock(config.pins, document.locate),
     environment,
     origin,
     notes: [...notes, ...dangers(config)],

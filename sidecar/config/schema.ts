@@ -433,6 +433,30 @@ export function sidecarYaml(folder: string) {
         },
       )
       .describe('A file, a folder of *.yaml, library/<name>, or the policy itself.'),
+    pins: z
+      .strictObject({
+        file: path.optional().describe('Written by sidecar pin. Default ./sidecar.lock.'),
+        onDrift: z
+          .enum(['block', 'flag'])
+          .default('block')
+          .describe(
+            'A tool that is new or not as it was pinned: take it from the lists and refuse its calls, or only say so.',
+          ),
+        hiddenCharacters: z
+          .enum(['flag', 'refuse'])
+          .default('flag')
+          .describe(
+            'A tool whose definition holds characters that people do not see: only say so, or do not let it through.',
+          ),
+      })
+      .optional()
+      .transform((pins) => ({
+        file: pins?.file ?? resolve(folder, 'sidecar.lock'),
+        onDrift: pins?.onDrift ?? ('block' as const),
+        hiddenCharacters: pins?.hiddenCharacters ?? ('flag' as const),
+        isRequired: pins !== undefined,
+      }))
+      .describe('Tools as they were reviewed. Absent: sidecar.lock beside this file is used when it is there.'),
     telemetry: z
       .strictObject({
         otlp: webUrl().describe('OTLP over gRPC, such as http://127.0.0.1:4317.'),

@@ -21,7 +21,6 @@ import {
 import { err, ok, type Result } from '../../policies/result.ts';
 import { type DocumentProblem, type Problem, showPath, wholeFile } from './problem.ts';
 
-const FILE_BYTES_MAX = 1024 * 1024;
 const ALIASES_MAX = 100;
 
 export interface YamlDocument {
@@ -37,15 +36,16 @@ export async function readYaml(file: string): Promise<Result<YamlDocument, Probl
   return text.ok ? parseYaml(text.value, file) : err([wholeFile(file, text.error)]);
 }
 
-/** Reads a file of at most 1 MiB of UTF-8; the error is a sentence. */
-export async function readText(file: string): Promise<Result<string, string>> {
+/** Reads a file of UTF-8, of at most 1 MiB unless `mebibytesMax` says otherwise; the error is a sentence. */
+export async function readText(file: string, mebibytesMax = 1): Promise<Result<string, string>> {
+  const bytesMax = mebibytesMax * 1024 * 1024;
   let handle: FileHandle | undefined;
   try {
     handle = await open(file, 'r');
     const status = await handle.stat();
     if (status.isDirectory()) return err('is a folder: name the file in it');
-    const { buffer, bytesRead } = await handle.read(Buffer.alloc(FILE_BYTES_MAX + 1), 0, FILE_BYTES_MAX + 1, null);
-    if (bytesRead > FILE_BYTES_MAX) return err('is larger than 1 MiB');
+    const { buffer, bytesRead } = await handle.read(Buffer.alloc(bytesMax + 1), 0, bytesMax + 1, null);
+    if (bytesRead > bytesMax) return err(`is larger than ${mebibytesMax} MiB`);
     return ok(new TextDecoder('utf-8', { fatal: true }).decode(buffer.subarray(0, bytesRead)));
   } catch (error) {
     return err(sentenceOfReadError(error as NodeJS.ErrnoException));

@@ -147,7 +147,7 @@ const BAD: [what: string, text: string, ...problems: string[]][] = [
     `groop: x\n${WHOLE}timeouts: { conect: 3s }\nzzz: 1\n`,
     'sidecar.yaml:1:1  groop: is not a known key; did you mean group?',
     'sidecar.yaml:4:13  timeouts.conect: is not a known key; did you mean connect?',
-    'sidecar.yaml:5:1  zzz: is not a known key; known here: group, listen, identify, servers, policy, telemetry, audit, timeouts, limits, breaker, cache, drain, quotaStore, log',
+    'sidecar.yaml:5:1  zzz: is not a known key; known here: group, listen, identify, servers, policy, pins, telemetry, audit, timeouts, limits, breaker, cache, drain, quotaStore, state, log',
   ],
   ['no server', 'policy: ./policy.yaml\n', 'sidecar.yaml:1:1  servers: is missing: name at least one MCP server'],
   [
