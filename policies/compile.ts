@@ -4,12 +4,13 @@
  * All problems are reported at once, each with its path in the document. A policy with a problem compiles to nothing.
  */
 import { compileCondition } from './cel.ts';
-import { compileGlob, type Glob } from './glob.ts';
+import { compileGlob } from './glob.ts';
 import type { CompiledPolicy, CompiledQuota, CompiledSelector, Dimension, Grant } from './policy.ts';
 import { parseRate } from './rate.ts';
 import { parsePointer } from './redact.ts';
 import { err, ok, type Result } from './result.ts';
 import { type PolicyDocument, policySchema } from './schema.ts';
+import { indexGrants } from './selector-index.ts';
 import { normaliseUri } from './uri.ts';
 
 export type { CompiledPolicy } from './policy.ts';
@@ -37,6 +38,7 @@ export function compilePolicy(
     audit: policy.mode === 'audit',
     allowByDefault: policy.default === 'allow',
     grants,
+    index: indexGrants(grants),
     agentRoles: new Map(Object.entries(policy.agents).map(([agent, { roles }]) => [agent, roles])),
     quotas,
     redactions: policy.redact.map((redaction) => ({
@@ -84,15 +86,15 @@ function ruleGrant(rule: PolicyDocument['rules'][number]): Grant {
 
 type Selector = NonNullable<PolicyDocument['rules'][number]['allow']>[number];
 
-function compileSelector({ server, tools, prompts, resources = [], methods }: Selector): CompiledSelector {
-  const globs = (patterns: readonly string[] = []): Glob[] => patterns.map((pattern) => compiled(compileGlob(pattern)));
-  return {
-    server: compiled(compileGlob(server)),
-    tool: globs(tools),
-    prompt: globs(prompts),
-    resource: globs([...resources, ...resources.map(normaliseUri).filter((pattern) => !resources.includes(pattern))]),
-    method: globs(methods),
-  };
+function compileSelector({
+  server,
+  tools = [],
+  prompts = [],
+  resources = [],
+  methods = [],
+}: Selector): CompiledSelector {
+  const normalised = resources.map(normaliseUri).filter((pattern) => !resources.includes(pattern));
+  return { server, tool: tools, prompt: prompts, resource: [...resources, ...normalised], method: methods };
 }
 
 function compileQuota({

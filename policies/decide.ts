@@ -8,8 +8,9 @@
  */
 import { type Predicate, type Variables, variablesOf } from './cel.ts';
 import type { Call, Decision, Refused, Subject, Target } from './decision.ts';
-import type { Candidates, CompiledPolicy, CompiledSelector, Grant } from './policy.ts';
+import type { Candidates, CompiledPolicy, Grant } from './policy.ts';
 import { ok, type Result } from './result.ts';
+import { placesOf } from './selector-index.ts';
 
 export type { CompiledPolicy } from './policy.ts';
 
@@ -124,9 +125,7 @@ function memoKey({ name, roles }: Subject['agent'], target: Target): string {
 
 function findCandidates(policy: CompiledPolicy, { agent }: Subject, target: Target): Candidates {
   const roles = rolesOf(policy, agent);
-  const concerned = policy.grants.filter(
-    ({ role, selectors }) => (role === undefined || roles.includes(role)) && selects(selectors, target),
-  );
+  const concerned = placesOf(policy.index, roles, target).map((place) => policy.grants[place]!);
   // Those without a condition first: they decide without evaluating anything.
   concerned.sort((one, other) => Number(one.condition !== undefined) - Number(other.condition !== undefined));
   const sides = (grants: readonly Grant[]) => ({
@@ -140,16 +139,4 @@ function findCandidates(policy: CompiledPolicy, { agent }: Subject, target: Targ
     withAudit: enforced.length === concerned.length ? undefined : sides(concerned),
     conditional: concerned.some(({ condition }) => condition !== undefined),
   };
-}
-
-function selects(selectors: readonly CompiledSelector[], target: Target): boolean {
-  for (const selector of selectors) if (matchesSelector(selector, target)) return true;
-  return false;
-}
-
-export function matchesSelector(selector: CompiledSelector, target: Target): boolean {
-  if (!selector.server(target.server)) return false;
-  const id = target.kind === 'resource' ? target.uri : target.name;
-  for (const matches of selector[target.kind]) if (matches(id)) return true;
-  return false;
 }

@@ -6,10 +6,11 @@
  * and may take its time.
  */
 import { type Predicate, type Variables, variablesOf } from './cel.ts';
-import { matchesSelector, rolesOf } from './decide.ts';
+import { rolesOf } from './decide.ts';
 import type { Call, Decision, Subject, Target } from './decision.ts';
+import { matchGlob } from './glob.ts';
 import { judge, type Question } from './judge.ts';
-import type { CompiledPolicy, Grant } from './policy.ts';
+import type { CompiledPolicy, CompiledSelector, Grant } from './policy.ts';
 import { type Charge, chargesOf } from './quota.ts';
 
 /** How a half of a condition came out; `undefined` when there is no such half. */
@@ -83,7 +84,7 @@ function partsIn(
 
 function partOf(grant: Grant, roles: readonly string[], target: Target, variables: Variables): Part {
   const { label, role, effect: side, audit, condition } = grant;
-  const selectors = grant.selectors.flatMap((selector, index) => (matchesSelector(selector, target) ? [index] : []));
+  const selectors = grant.selectors.flatMap((selector, index) => (selects(selector, target) ? [index] : []));
   const isHeld = role === undefined || roles.includes(role);
   const apart: Apart | undefined = !isHeld ? 'roleNotHeld' : selectors.length === 0 ? 'notSelected' : undefined;
   const known = { label, role, side, audit, apart, selectors };
@@ -94,6 +95,12 @@ function partOf(grant: Grant, roles: readonly string[], target: Target, variable
   const effect =
     side === 'deny' ? effectOfDeny(stable.truth, perCall.truth) : effectOfAllow(stable.truth, perCall.truth);
   return { ...known, stable: stable.truth, perCall: perCall.truth, error: stable.error ?? perCall.error, effect };
+}
+
+/** Asked of each selector, where `decide` finds its own in the index. */
+function selects(selector: CompiledSelector, target: Target): boolean {
+  const id = target.kind === 'resource' ? target.uri : target.name;
+  return matchGlob(selector.server, target.server) && selector[target.kind].some((glob) => matchGlob(glob, id));
 }
 
 /** An error denies. */

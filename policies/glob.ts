@@ -15,15 +15,19 @@ export type Glob = (text: string) => boolean;
 
 export function compileGlob(pattern: string): Result<Glob, string> {
   const problem = globProblem(pattern);
-  if (problem !== undefined) return err(problem);
+  return problem === undefined ? ok(globOf(pattern)) : err(problem);
+}
+
+/** @param pattern One that has been checked, or the normal form of one. */
+export function globOf(pattern: string): Glob {
   const wildcard = pattern.search(/[*?]/);
-  if (wildcard === -1) return ok((text) => text === pattern);
-  if (pattern === '*') return ok(() => true);
+  if (wildcard === -1) return (text) => text === pattern;
+  if (pattern === '*') return () => true;
   if (wildcard === pattern.length - 1 && pattern.endsWith('*')) {
     const prefix = pattern.slice(0, -1);
-    return ok((text) => text.startsWith(prefix));
+    return (text) => text.startsWith(prefix);
   }
-  return ok((text) => matchGlob(pattern, text));
+  return (text) => matchGlob(pattern, text);
 }
 
 /** What is wrong with a pattern, as a sentence; `undefined` when nothing is. */

@@ -3,6 +3,7 @@
  */
 import type { Condition } from './cel.ts';
 import type { Glob } from './glob.ts';
+import type { GrantIndex } from './selector-index.ts';
 
 /** One list of selectors with its effect: a rule, or a side of a role. */
 export interface Grant {
@@ -17,13 +18,14 @@ export interface Grant {
   readonly condition: Condition | undefined;
 }
 
+/** Globs, checked. */
 export interface CompiledSelector {
-  readonly server: Glob;
+  readonly server: string;
   /** By the target's kind. */
-  readonly tool: readonly Glob[];
-  readonly prompt: readonly Glob[];
-  readonly resource: readonly Glob[];
-  readonly method: readonly Glob[];
+  readonly tool: readonly string[];
+  readonly prompt: readonly string[];
+  readonly resource: readonly string[];
+  readonly method: readonly string[];
 }
 
 /** The grants that concern one target and one set of roles. */
@@ -41,6 +43,8 @@ export interface CompiledPolicy {
   readonly audit: boolean;
   readonly allowByDefault: boolean;
   readonly grants: readonly Grant[];
+  /** Of `grants`, by their places. */
+  readonly index: GrantIndex;
   /** Agent name, or `*`, to roles. */
   readonly agentRoles: ReadonlyMap<string, readonly string[]>;
   readonly quotas: readonly CompiledQuota[];

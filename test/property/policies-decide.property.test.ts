@@ -10,6 +10,7 @@ import type { Call, Subject, Target } from '../../policies/decision.ts';
 import { explain, type Part } from '../../policies/explain.ts';
 import { compileGlob } from '../../policies/glob.ts';
 import type { Question } from '../../policies/judge.ts';
+import { PatternMap } from '../../policies/pattern-map.ts';
 import { callOf, policyOf } from '../support/policies.ts';
 
 type Truth = boolean | 'error';
@@ -310,5 +311,26 @@ describe('a glob', () => {
       }),
       { numRuns: 3000 },
     );
+  });
+
+  it('is found among others exactly where it matches', () => {
+    const letters = (alphabet: string[]) => fc.array(fc.constantFrom(...alphabet), { minLength: 1, maxLength: 6 });
+    const pattern = letters(['a', 'b', '😀', '*', '?']).map((all) => all.join(''));
+    const text = letters(['a', 'b', '😀']).map((all) => all.join(''));
+    let found = 0;
+    fc.assert(
+      fc.property(fc.array(pattern, { maxLength: 30 }), fc.array(text, { maxLength: 5 }), (patterns, texts) => {
+        const map = new PatternMap<{ pattern: string }>();
+        for (const one of patterns) map.getOrMake(one, () => ({ pattern: one }));
+        for (const one of texts) {
+          const expected = [...new Set(patterns)].filter((glob) => naiveGlob(glob, one));
+          found += expected.length;
+          const got = map.find(one).map((entry) => entry.pattern);
+          assert.deepEqual(got.sort(), expected.sort());
+        }
+      }),
+      { numRuns: 1000 },
+    );
+    assert.ok(found > 1000);
   });
 });
