@@ -3,9 +3,10 @@
  * 2.3.1) or `private_key_jwt` (RFC 7523). The secret or key is read for each proof, so a rotated one is used at once.
  * jose is loaded when the first assertion is signed, not before. Error texts never hold a secret.
  */
-import { createPrivateKey, type KeyObject, randomUUID } from 'node:crypto';
+import { randomUUID } from 'node:crypto';
 import { err, ok, type Result } from '../../policies/result.ts';
 import type { Secret } from './secret.ts';
+import { algorithmOf, readSigningKey } from './signing-key.ts';
 
 export type AuthMethod = 'client_secret_basic' | 'client_secret_post' | 'private_key_jwt';
 
@@ -71,16 +72,10 @@ function formEncode(text: string): string {
   return new URLSearchParams([['', text]]).toString().slice(1);
 }
 
-interface SigningKey {
-  readonly key: KeyObject;
-  readonly algorithm: string | undefined;
-  readonly keyId: string | undefined;
-}
-
 async function signAssertion(client: Client, audience: string, now: number): Promise<Result<string, string>> {
   const text = client.privateKey?.read() ?? err('private_key_jwt needs privateKey');
   if (!text.ok) return text;
-  const read = readKey(text.value);
+  const read = readSigningKey(text.value);
   if (read === undefined) return err('privateKey is neither an unencrypted PEM private key nor a private JWK');
   const algorithm = client.algorithm ?? read.algorithm ?? algorithmOf(read.key);
   if (algorithm === undefined) return err('privateKey is of a type that cannot sign a JWT');
@@ -101,38 +96,5 @@ async function signAssertion(client: Client, audience: string, now: number): Pro
     );
   } catch {
     return err(`privateKey cannot sign with ${algorithm}`);
-  }
-}
-
-function readKey(text: string): SigningKey | undefined {
-  try {
-    if (!text.trimStart().startsWith('{'))
-      return { key: createPrivateKey(text), algorithm: undefined, keyId: undefined };
-    const jwk = JSON.parse(text) as Record<string, unknown>;
-    const { alg, kid } = jwk;
-    return {
-      key: createPrivateKey({ key: jwk as never, format: 'jwk' }),
-      algorithm: typeof alg === 'string' ? alg : undefined,
-      keyId: typeof kid === 'string' ? kid : undefined,
-    };
-  } catch {
-    return undefined;
-  }
-}
-
-function algorithmOf(key: KeyObject): string | undefined {
-  switch (key.asymmetricKeyType) {
-    case 'rsa':
-      return 'RS256';
-    case 'rsa-pss':
-      return 'PS256';
-    case 'ed25519':
-      return 'EdDSA';
-    case 'ec':
-      return { prime256v1: 'ES256', secp384r1: 'ES384', secp521r1: 'ES512' }[
-        key.asymmetricKeyDetails?.namedCurve ?? ''
-      ];
-    default:
-      return undefined;
   }
 }

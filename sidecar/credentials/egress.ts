@@ -1,8 +1,9 @@
 /**
- * The one way from this folder to the network: bounded requests to authorization servers and their metadata.
+ * The one way to the network for what is no MCP traffic: bounded requests to authorization servers, their metadata, and
+ * for policy bundles.
  *
- * Guarantees, for every request: 5 seconds in all; 64 KiB of answer; no redirect is followed; nothing is decompressed;
- * plain http only to loopback; and the address that is *connected to* lies at most as near as the URLs which the
+ * Guarantees, for every request: 5 seconds in all and 64 KiB of answer, unless other bounds are given; no redirect is
+ * followed; nothing is decompressed; plain http only to loopback; and the address that is *connected to* lies at most as near as the URLs which the
  * operator configured, so that a URL out of somebody's metadata cannot reach the inner network, this pod or a cloud's
  * metadata service (SSRF). The address is judged between resolving and connecting, so a name that resolves
  * differently the second time (DNS rebinding) gains nothing.
@@ -28,11 +29,13 @@ export interface Answer {
   readonly status: number;
   /** `Retry-After` in milliseconds; 0 when absent or a date. */
   readonly retryAfterMs: number;
+  readonly etag: string | undefined;
   readonly body: string;
 }
 
 export interface Egress {
-  get(url: URL, signal: AbortSignal): Promise<Result<Answer, string>>;
+  /** `headers` go before the default `Accept: application/json`. */
+  get(url: URL, signal: AbortSignal, headers?: Readonly<Record<string, string>>): Promise<Result<Answer, string>>;
   /** Sends a form (`application/x-www-form-urlencoded`). */
   post(
     url: URL,
@@ -42,14 +45,19 @@ export interface Egress {
   ): Promise<Result<Answer, string>>;
 }
 
-const TIMEOUT_MS = 5000;
-const BODY_BYTES_MAX = 64 * 1024;
+export interface Bounds {
+  /** The whole request, from resolving the name to the last byte. */
+  readonly timeoutMs: number;
+  readonly bodyBytes: number;
+}
+
+const BOUNDS: Bounds = { timeoutMs: 5000, bodyBytes: 64 * 1024 };
 
 /** A failure that we found ourselves; its message is fit for a log. */
 class Refusal extends Error {}
 
 /** `configured`: the URLs which the operator wrote down; they say how near any request may go. */
-export function createEgress(configured: readonly URL[], tls: EgressTls | undefined): Egress {
+export function createEgress(configured: readonly URL[], tls: EgressTls | undefined, bounds: Bounds = BOUNDS): Egress {
   async function send(
     url: URL,
     init: { readonly method: string; readonly headers: Readonly<Record<string, string>>; readonly body?: string },
@@ -58,13 +66,13 @@ export function createEgress(configured: readonly URL[], tls: EgressTls | undefi
     if (url.protocol !== 'https:' && url.protocol !== 'http:') return err(`${url.protocol} URLs are not allowed`);
     if (url.username !== '' || url.password !== '')
       return err(`${url.origin}: the URL carries a user name or password`);
-    const timeout = AbortSignal.timeout(TIMEOUT_MS);
+    const timeout = AbortSignal.timeout(bounds.timeoutMs);
     const either = AbortSignal.any([signal, timeout]);
     try {
       const reach = await unlessAborted(reachOf(configured), either);
-      return ok(await exchange(url, init, reach, tls, either));
+      return ok(await exchange(url, init, reach, tls, bounds.bodyBytes, either));
     } catch (error) {
-      if (timeout.aborted) return err(`${url.origin} did not answer within ${TIMEOUT_MS / 1000} s`);
+      if (timeout.aborted) return err(`${url.origin} did not answer within ${bounds.timeoutMs / 1000} s`);
       if (signal.aborted) return err(`the request to ${url.origin} was given up`);
       if (error instanceof Refusal) return err(`${url.origin} ${error.message}`);
       return err(`${url.origin} could not be reached (${(error as NodeJS.ErrnoException).code ?? 'unknown error'})`);
@@ -72,7 +80,8 @@ export function createEgress(configured: readonly URL[], tls: EgressTls | undefi
   }
 
   return {
-    get: (url, signal) => send(url, { method: 'GET', headers: { accept: 'application/json' } }, signal),
+    get: (url, signal, headers) =>
+      send(url, { method: 'GET', headers: { accept: 'application/json', ...headers } }, signal),
     post: (url, headers, form, signal) =>
       send(
         url,
@@ -134,6 +143,7 @@ function exchange(
   init: { readonly method: string; readonly headers: Readonly<Record<string, string>>; readonly body?: string },
   reach: Zone,
   tls: EgressTls | undefined,
+  bodyBytesMax: number,
   signal: AbortSignal,
 ): Promise<Answer> {
   const host = bare(url.hostname);
@@ -161,26 +171,27 @@ function exchange(
   };
   return new Promise((done, fail) => {
     const request = (url.protocol === 'https:' ? https : http).request(url, options, (response) => {
-      read(response).then(done, fail);
+      read(response, bodyBytesMax).then(done, fail);
     });
     request.on('error', fail);
     request.end(init.body);
   });
 }
 
-async function read(response: http.IncomingMessage): Promise<Answer> {
+async function read(response: http.IncomingMessage, bytesMax: number): Promise<Answer> {
   const chunks: Buffer[] = [];
   let bytes = 0;
   // Leaving the loop destroys the response, and with it the connection.
   for await (const chunk of response) {
     bytes += (chunk as Buffer).length;
-    if (bytes > BODY_BYTES_MAX) throw new Refusal(`answered more than ${BODY_BYTES_MAX / 1024} KiB`);
+    if (bytes > bytesMax) throw new Refusal(`answered more than ${bytesMax / 1024} KiB`);
     chunks.push(chunk as Buffer);
   }
   const retryAfter = response.headers['retry-after'] ?? '';
   return {
     status: response.statusCode ?? 0,
     retryAfterMs: /^\d{1,6}$/.test(retryAfter) ? Number(retryAfter) * 1000 : 0,
+    etag: response.headers.etag,
     body: Buffer.concat(chunks).toString('utf8'),
   };
 }

@@ -5,7 +5,12 @@ import { processTokenResponse } from '../../sidecar/credentials/token-response.t
 const CANARY = 'canary-7f3a';
 const valid = { access_token: 'abc.def', token_type: 'Bearer', expires_in: 3600 };
 const respond = (body: unknown, status = 200, retryAfterMs = 0) =>
-  processTokenResponse({ status, retryAfterMs, body: typeof body === 'string' ? body : JSON.stringify(body) });
+  processTokenResponse({
+    status,
+    retryAfterMs,
+    etag: undefined,
+    body: typeof body === 'string' ? body : JSON.stringify(body),
+  });
 
 test('takes a valid answer', () => {
   assert.deepEqual(respond(valid), { ok: true, value: { accessToken: 'abc.def', lifetimeMs: 3_600_000 } });
