@@ -24,6 +24,8 @@ export interface InjectorPorts {
   };
   /** How often the certificate is looked at. */
   readonly certificatePollMs: number;
+  /** For so long reviews are still answered when the end is near: until no API server sends any more. */
+  readonly lameDuckMs: number;
 }
 
 export interface RunningInjector {
@@ -44,7 +46,7 @@ const CLOSE_GRACE_MS = 5_000;
 /** @returns once reviews are answered, or an error where that is not possible. */
 export async function startInjector(
   config: InjectorConfig,
-  { kubernetes, log, certificatePollMs }: InjectorPorts,
+  { kubernetes, log, certificatePollMs, lameDuckMs }: InjectorPorts,
 ): Promise<Result<RunningInjector, string>> {
   const metrics = new InjectorMetrics();
   const opened: (() => Promise<void> | void)[] = [];
@@ -119,6 +121,7 @@ export async function startInjector(
     refreshCertificate: () => source.refresh(),
     close: async () => {
       isListening = false;
+      await delay(lameDuckMs);
       await closeAll();
     },
   });

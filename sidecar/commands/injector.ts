@@ -15,6 +15,9 @@ export interface InjectorCommandOptions {
 /** cert-manager renews weeks before the end; a poll within seconds makes a swap by hand pleasant too. */
 const CERTIFICATE_POLL_MS = 10_000;
 
+/** A pod is told to end before every node has heard that it is no longer part of its Service. */
+const LAME_DUCK_MS = 5_000;
+
 export async function injector({ config, logLevel }: InjectorCommandOptions): Promise<number> {
   const loaded = await loadInjectorConfig(config);
   if (!loaded.ok) {
@@ -39,6 +42,7 @@ export async function injector({ config, logLevel }: InjectorCommandOptions): Pr
     kubernetes: new Kubernetes(address.value),
     log,
     certificatePollMs: CERTIFICATE_POLL_MS,
+    lameDuckMs: LAME_DUCK_MS,
   });
   if (!started.ok) {
     process.stderr.write(`sidecar: ${started.error}\n`);

@@ -56,7 +56,7 @@ async function startWithWebhook(api: ApiServer): Promise<RunningInjector> {
     mode: 'native',
   });
   const log = { info: () => {}, warn: () => {} };
-  const started = await startInjector(config, { kubernetes: new Kubernetes(api.address), log, certificatePollMs: 500 });
+  const started = await startInjector(config, { kubernetes: new Kubernetes(api.address), log, certificatePollMs: 500, lameDuckMs: 0 });
   assert.ok(started.ok, started.ok ? '' : started.error);
   const { port } = started.value.webhook;
   const path = '/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/mcp-sidecar-injector';
