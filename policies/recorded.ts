@@ -27,6 +27,8 @@ export interface RecordedRequest {
   readonly isWithoutClaims: boolean;
   readonly user: string | undefined;
   readonly server: string;
+  /** The virtual server at whose endpoint it came. */
+  readonly virtual: string | undefined;
   readonly method: string;
   readonly isNotification: boolean;
   readonly tool: string | undefined;
@@ -43,6 +45,8 @@ export interface RecordedRequest {
   readonly cut: string | undefined;
   /** The policy of then let it go on, whatever became of it: a quota that was spent, or a server that failed. */
   readonly wasLetThrough: boolean;
+  /** Which policy that was. */
+  readonly policy: string;
   /** The rule, role or quota that decided. */
   readonly rule: string | undefined;
   /** Its answer was an error of the server's, or there was none. */
@@ -87,6 +91,7 @@ export function matterOf({ tool, prompt, resources, method }: RecordedRequest): 
 
 export interface RecordedQuestion {
   readonly subject: Subject;
+  readonly virtual: string | undefined;
   readonly targets: Result<readonly Target[], string>;
   readonly call: Call;
 }
@@ -111,6 +116,7 @@ export function questionOf(recorded: RecordedRequest, unknowns: Unknowns): Recor
       agent: { name, group, roles: roles === 'omitted' ? [] : (roles ?? []), claims },
       user: user === undefined ? undefined : { sub: user, claims },
     },
+    virtual: recorded.virtual,
     targets: targetsOf(
       server,
       { kind: isNotification ? 'notification' : 'request', method, params },

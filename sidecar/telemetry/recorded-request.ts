@@ -29,6 +29,7 @@ export function recordedRequest(record: AuditRecord): RecordedRequest | undefine
     isWithoutClaims: WITHOUT_CLAIMS.has(record.identifiedBy ?? ''),
     user: record.user,
     server,
+    virtual: record.virtual,
     method,
     isNotification: record.requestId === undefined,
     tool: record.tool,
@@ -40,6 +41,7 @@ export function recordedRequest(record: AuditRecord): RecordedRequest | undefine
     sessionId: record.session,
     cut: TEXTS.find((name) => isCut(record[name])),
     wasLetThrough: !isRefused,
+    policy,
     rule: record.rule,
     hasFailed: record.decision === 'error' || record.rpcCode !== undefined || record.toolError === true,
   };

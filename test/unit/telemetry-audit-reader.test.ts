@@ -158,6 +158,7 @@ describe('the request in a record', () => {
       sessionId: '0123456789abcdef',
       cut: undefined,
       wasLetThrough: true,
+      policy: 'sha256:4f2a',
       rule: 'reader',
       hasFailed: false,
     });
