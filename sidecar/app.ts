@@ -8,13 +8,16 @@ import { randomBytes } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { setTimeout as delay } from 'node:timers/promises';
+import type { CompiledPolicy } from '../policies/policy.ts';
 import { redactArguments } from '../policies/redact.ts';
 import { err, ok, type Result } from '../policies/result.ts';
 import { type AdminServer, createAdminServer } from './admin/server.ts';
 import type { Loaded } from './config/assemble.ts';
 import { packageVersion } from './config/package-folder.ts';
+import { formatProblems } from './config/problem.ts';
 import { showAddress } from './config/quantity.ts';
 import type { Config, McpListener } from './config/schema.ts';
+import { serverBehind, withoutEndpoint } from './config/virtual-endpoint.ts';
 import type { Credential } from './credentials/credential.ts';
 import { createIdentities, type Identities } from './identity/create.ts';
 import { removeStaleSocket } from './identity/socket-file.ts';
@@ -38,9 +41,11 @@ import { continueTrace, parse, recoverId } from './pipeline/stages/parse.ts';
 import { quota } from './pipeline/stages/quota.ts';
 import { rescue } from './pipeline/stages/rescue.ts';
 import { type Breakers, route } from './pipeline/stages/route.ts';
+import { LockReload } from './lock-reload.ts';
 import { PolicyReload } from './policy-reload.ts';
 import { Audit } from './telemetry/audit.ts';
 import type { ExchangeObserver } from './telemetry/finished.ts';
+import type { AuditEvent } from './telemetry/audit-line.ts';
 import type { Log } from './telemetry/log.ts';
 import { Metrics, observeSources } from './telemetry/metrics.ts';
 import { RefusedConnections } from './telemetry/refused-connections.ts';
@@ -48,6 +53,7 @@ import { Tracing } from './telemetry/tracing.ts';
 import { Catalog } from './upstream/catalog.ts';
 import { createUpstreams, type Upstreams } from './upstream/create.ts';
 import { listTools } from './upstream/list-tools.ts';
+import { ToolPins } from './upstream/tool-pins.ts';
 
 export interface RunningSidecar {
   /** Where agents reach `/mcp`, one for each listener. */
@@ -56,7 +62,7 @@ export interface RunningSidecar {
   readonly admin: string;
   /** Writes what the audit still holds. */
   flushAudit(): Promise<void>;
-  /** Looks at the policy's files now rather than within a second. */
+  /** Looks at the files of policy and pins now rather than within a second. */
   reloadPolicy(): Promise<void>;
   /** Drains: ready off, streams ended, requests under way finished (up to `drain.grace`), children and sockets gone. */
   close(): Promise<void>;
@@ -70,6 +76,7 @@ export interface House {
   readonly audit: Audit;
   readonly observers: readonly ExchangeObserver[];
   readonly policy: PolicyReload;
+  readonly pins: ToolPins;
   readonly identities: Identities;
   readonly upstreams: Upstreams['byName'];
   readonly credentials: ReadonlyMap<string, Credential>;
@@ -82,18 +89,28 @@ export interface House {
  * The data plane, outermost stage first. The order is a contract (DESIGN.md section 3) with a golden test.
  */
 export function buildPipeline(house: House): Stack<Exchange, never> {
-  const { config, policy, credentials } = house;
+  const { config, policy, pins, credentials } = house;
   const { limits } = config;
   const catalog = new Catalog({
     list: async (server) => {
       const listed = await listTools(house.upstreams.get(server)!, credentials.get(server));
-      return listed.ok ? ok(listed.value.tools) : listed;
+      if (!listed.ok) return listed;
+      const { tools } = listed.value;
+      for (const tool of tools) pins.judge(server, tool);
+      pins.listed(server, new Set(tools.map((tool) => (tool as { name?: unknown } | null)?.name)));
+      return ok(tools);
     },
     now: monotonic,
     log: house.log,
   });
   const sessions = createSessions();
   const answers = new AnswerCache(config.cache, monotonic);
+  pins.onReplaced(() => {
+    for (const server of house.upstreams.keys()) {
+      answers.forget(server);
+      catalog.changed(server);
+    }
+  });
   const tracing = { enabled: config.telemetry !== undefined, sampleRatio: config.telemetry?.sampleRatio ?? 0 };
   const observing = observe({
     group: config.group,
@@ -141,7 +158,7 @@ export function buildPipeline(house: House): Stack<Exchange, never> {
         }),
       )
       // Needs caller and message; everything below needs its permit.
-      .push('authorize', authorize({ group: config.group, policy: () => policy.active, catalog, now: Date.now }))
+      .push('authorize', authorize({ group: config.group, policy: () => policy.active, catalog, pins, now: Date.now }))
       // A refused call costs nothing; an allowed one is paid for before the server sees it.
       .push('quota', quota(createMemoryQuotaStore(monotonic)))
       // What the agent may have and has paid for may come from memory.
@@ -162,6 +179,7 @@ export function buildPipeline(house: House): Stack<Exchange, never> {
           limits: { eventBytes: limits.event, wholeBytes: limits.response },
           sessions,
           catalog,
+          pins,
           changed: (server) => answers.forget(server),
           onDrain: (listener) => {
             // The server may have taken until now to open the stream.
@@ -208,6 +226,9 @@ export async function startSidecar(
   opened.push(() => upstreams.value.close(CHILDREN_GRACE_MS));
   const policy = await startPolicy(loaded, audit.value, log);
   opened.push(() => policy.close());
+  const pins = await startPins(loaded, audit.value, log);
+  if (!pins.ok) return fail(pins.error);
+  opened.push(() => pins.value.reload.close());
 
   const version = packageVersion();
   const metrics = new Metrics(version);
@@ -224,6 +245,7 @@ export async function startSidecar(
     audit: audit.value,
     observers: tracing === undefined ? [audit.value, metrics] : [audit.value, metrics, tracing],
     policy,
+    pins: pins.value.pins,
     identities: identities.value,
     upstreams: upstreams.value.byName,
     credentials: upstreams.value.credentials,
@@ -255,6 +277,7 @@ export async function startSidecar(
     },
     audit: () => audit.value.figures(),
     policy: () => policy.figures,
+    drifts: () => pins.value.pins.figures(),
     refusedConnections: () => refused.totals,
   });
   const adminOptions = {
@@ -281,7 +304,9 @@ export async function startSidecar(
     mcp: listeners.value.map(({ url }) => url),
     admin: adminUrl(admin.value),
     flushAudit: () => audit.value.flush(),
-    reloadPolicy: () => policy.check(),
+    reloadPolicy: async () => {
+      await Promise.all([policy.check(), pins.value.reload.check()]);
+    },
     close: async () => {
       if (admission.draining) return;
       admission.draining = true;
@@ -319,13 +344,19 @@ function createTracing({ telemetry, group }: Config, version: string, metrics: M
 const CHILDREN_GRACE_MS = 2_000;
 
 async function startPolicy(loaded: Loaded, audit: Audit, log: Log): Promise<PolicyReload> {
+  const warnOfVirtual = (policy: CompiledPolicy) => {
+    for (const sentence of withoutEndpoint(policy, (server) => Object.hasOwn(loaded.config.servers, server)))
+      log.warn(sentence);
+  };
+  warnOfVirtual(loaded.policy);
   return PolicyReload.start(
     { policy: loaded.policy, document: loaded.policyDocument, watch: loaded.watch },
     loaded.policySource,
     loaded.environment,
     {
-      onReloaded: ({ version }) => {
+      onReloaded: ({ policy, version }) => {
         log.info('the policy was reloaded', { version });
+        warnOfVirtual(policy);
         audit.record({ event: 'policy.reloaded', policy: version });
       },
       onRefused: (problems) => {
@@ -334,6 +365,18 @@ async function startPolicy(loaded: Loaded, audit: Audit, log: Log): Promise<Poli
       },
     },
   );
+}
+
+async function startPins(
+  { config, lock }: Loaded,
+  audit: Audit,
+  log: Log,
+): Promise<Result<{ readonly pins: ToolPins; readonly reload: LockReload }, string>> {
+  if (!lock.ok) return err(formatProblems(lock.error));
+  const record = (event: AuditEvent) => audit.record(event);
+  const pins = new ToolPins(lock.value, { settings: config.pins, record, log });
+  if (lock.value !== undefined) log.info('tools are pinned', { file: config.pins.file, servers: lock.value.size });
+  return ok({ pins, reload: await LockReload.start(config.pins, { pins, record, log }) });
 }
 
 type OnRequest = (request: IncomingMessage, response: ServerResponse) => void;
@@ -400,18 +443,30 @@ async function readListenTls(
   }
 }
 
-function guardPorts({ config, upstreams }: House): GuardPorts {
+function guardPorts({ config, upstreams, policy }: House): GuardPorts {
   const names = [...upstreams.keys()];
   const servers = names.map((name) => `/servers/${name}/mcp`).join(', ');
   const routes = new Map<string, Route>(
-    names.map((server) => [`/servers/${server}/mcp`, { server, upstream: upstreams.get(server)! }]),
+    names.map((server) => [`/servers/${server}/mcp`, { server, virtual: undefined, upstream: upstreams.get(server)! }]),
   );
   if (names.length === 1) routes.set('/mcp', routes.get(`/servers/${names[0]}/mcp`)!);
+  const routeOfVirtual = (name: string): Route | string => {
+    const virtual = policy.active.policy.virtualServers.get(name);
+    if (virtual === undefined) return 'No such endpoint';
+    const server = serverBehind(name, virtual, (one) => upstreams.has(one));
+    if (!server.ok) return server.error;
+    return { server: server.value, virtual: name, upstream: upstreams.get(server.value)! };
+  };
   const listened = config.listen.mcp.flatMap((target) => (target.kind === 'tcp' ? [showAddress(target)] : []));
   return {
-    routeOf: (pathname) =>
-      routes.get(pathname) ??
-      (pathname === '/mcp' ? `Several servers are configured, each with its own path: ${servers}` : 'No such endpoint'),
+    routeOf: (pathname) => {
+      const route = routes.get(pathname);
+      if (route !== undefined) return route;
+      if (pathname === '/mcp') return `Several servers are configured, each with its own path: ${servers}`;
+      // By the policy of this moment: a reload may bring a virtual server, or take it away.
+      const [, virtual] = VIRTUAL_PATH.exec(pathname) ?? [];
+      return virtual === undefined ? 'No such endpoint' : routeOfVirtual(virtual);
+    },
     allowedHosts: new Set(
       ['localhost', '127.0.0.1', '[::1]', ...listened, ...(config.listen.allowedHosts ?? [])].map(hostNameOf),
     ),
@@ -419,6 +474,8 @@ function guardPorts({ config, upstreams }: House): GuardPorts {
     resourceMetadata: presentsToken(config) ? resourceMetadata : undefined,
   };
 }
+
+const VIRTUAL_PATH = /^\/virtual\/([a-z0-9-]{1,63})\/mcp$/;
 
 /** Callers show something in a header, so that they must be told how (RFC 9728). */
 function presentsToken({ identify }: Config): boolean {

@@ -117,7 +117,7 @@ function activate({ policy, document }: FirstPolicy): ActivePolicy {
 }
 
 /** What stat says of each path, and of each file in a folder. A path that is not there counts as such. */
-async function fingerprint(paths: readonly string[]): Promise<string> {
+export async function fingerprint(paths: readonly string[]): Promise<string> {
   const marks = await Promise.all(
     paths.map(async (path) => {
       try {

@@ -11,8 +11,8 @@ export type ListKind = 'tools' | 'prompts' | 'resources' | 'resourceTemplates';
 
 const LIST_KINDS: readonly ListKind[] = ['tools', 'prompts', 'resources', 'resourceTemplates'];
 
-/** Whether an item stays. */
-export type Keep = (kind: ListKind, item: unknown) => boolean;
+/** Whether an item stays. `text` is the item as its server wrote it. */
+export type Keep = (kind: ListKind, item: unknown, text: string) => boolean;
 
 /**
  * The answer without the items that `keep` turns down; `bytes` itself when there was nothing to change. A list that is
@@ -32,9 +32,10 @@ export function filterLists(bytes: Buffer, keep: Keep): Buffer {
       if (bytes[value.start] === OPEN_BRACKET && (LIST_KINDS as readonly string[]).includes(name)) {
         hasList = true;
         const elements = elementsOf(bytes, value.start);
-        const isKept = elements.map(({ start, end }) =>
-          keep(name as ListKind, JSON.parse(bytes.toString('utf8', start, end))),
-        );
+        const isKept = elements.map(({ start, end }) => {
+          const text = bytes.toString('utf8', start, end);
+          return keep(name as ListKind, JSON.parse(text), text);
+        });
         edits.push(...removals(elements, isKept));
       } else if (name === 'cacheScope' && JSON.parse(bytes.toString('utf8', value.start, value.end)) === 'public') {
         scopes.push({ ...value, text: '"private"' });

@@ -20,6 +20,8 @@ export interface MetricSources {
   readonly refusedConnections: () => Iterable<readonly [kind: string, total: number]>;
   /** Tokens fetched (`ok`) and failures to, for each server, since the start. */
   readonly credentialRefreshes: () => Iterable<readonly [server: string, outcome: 'ok' | 'error', total: number]>;
+  /** Tools that were found not to be as they were pinned, by server and kind of finding. */
+  readonly drifts: () => Iterable<readonly [server: string, kind: string, total: number]>;
   readonly audit: () => { readonly backlogBytes: number; readonly lostTotal: number; readonly failing: boolean };
   /** `lastSuccessAt`: milliseconds since the epoch. */
   readonly policy: () => { readonly loaded: number; readonly refused: number; readonly lastSuccessAt: number };
@@ -215,6 +217,15 @@ export function observeSources(registry: Registry, sources: MetricSources): void
     ['server', 'outcome'],
     function* () {
       for (const [server, outcome, total] of sources.credentialRefreshes()) yield [[server, outcome], total];
+    },
+  );
+  registry.observed(
+    'counter',
+    'mcp_sidecar_tool_drifts_total',
+    'Tools that are not as they were pinned, each change once.',
+    ['server', 'kind'],
+    function* () {
+      for (const [server, kind, total] of sources.drifts()) yield [[server, kind], total];
     },
   );
   registry.observed(

@@ -14,6 +14,12 @@ export interface KnownTool {
   readonly generation: number;
 }
 
+/**
+ * `known`: listed since the last change, or by the last answer that could be had. `absent`: all tools are known as of
+ * the last change, and it is none of them. `unknown`: neither.
+ */
+export type ToolState = 'known' | 'absent' | 'unknown';
+
 export interface CatalogPorts {
   /** All tools of a server. Never throws; the error is a sentence about the server, without its name. */
   readonly list: (server: string) => Promise<Result<readonly unknown[], string>>;
@@ -34,6 +40,8 @@ interface ServerTools {
   /** The generation in which all tools were asked for; -1 for never. */
   completeGeneration: number;
   listing: Promise<void> | undefined;
+  /** The last question had no answer. */
+  hasFailed: boolean;
   askAgainAt: number;
 }
 
@@ -78,6 +86,14 @@ export class Catalog {
     return this.#servers.get(server)?.byName.has(tool) === true;
   }
 
+  stateOf(server: string, tool: string): ToolState {
+    const { byName, generation, completeGeneration, hasFailed } = this.#toolsOf(server);
+    const known = byName.get(tool);
+    // One that was announced to have changed while the server answered is asked for again before the next call.
+    if (known !== undefined && (known.generation === generation || !hasFailed)) return 'known';
+    return completeGeneration === generation ? 'absent' : 'unknown';
+  }
+
   annotationsOf(server: string, tool: string): KnownTool['annotations'] | undefined {
     return this.#servers.get(server)?.byName.get(tool)?.annotations;
   }
@@ -91,6 +107,7 @@ export class Catalog {
     // A change that is announced while the server answers may not be in the answer.
     const { generation } = tools;
     const listed = await this.#ports.list(server);
+    tools.hasFailed = !listed.ok;
     if (!listed.ok) {
       tools.askAgainAt = this.#ports.now() + FAILURE_REMEMBERED_MS;
       this.#ports.log.warn(
@@ -112,6 +129,7 @@ export class Catalog {
         generation: 0,
         completeGeneration: -1,
         listing: undefined,
+        hasFailed: false,
         askAgainAt: Number.NEGATIVE_INFINITY,
       };
       this.#servers.set(server, tools);

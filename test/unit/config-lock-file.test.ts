@@ -3,23 +3,10 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, type TestContext, test } from 'node:test';
-import { definitionOf } from '../../policies/tool-definition.ts';
 import { loadConfig } from '../../sidecar/config/load.ts';
-import { type Lock, parseLock, pin, renderLock } from '../../sidecar/config/lock-file.ts';
+import { parseLock, renderLock } from '../../sidecar/config/lock-file.ts';
 import { formatProblems } from '../../sidecar/config/problem.ts';
-
-function lockOf(servers: Record<string, readonly object[]>): Lock {
-  return new Map(
-    Object.entries(servers).map(([server, tools]) => {
-      const pinned = tools.map((tool) => {
-        const defined = definitionOf(JSON.parse(JSON.stringify(tool)));
-        assert.ok(defined.ok);
-        return [defined.value.definition.name, pin(defined.value)] as const;
-      });
-      return [server, new Map(pinned)];
-    }),
-  );
-}
+import { lockOf } from '../support/locks.ts';
 
 const LOCK = lockOf({
   search: [{ name: 'find', description: 'Finds\nthings.' }],

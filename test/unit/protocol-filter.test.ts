@@ -61,9 +61,10 @@ test('every kind of list is filtered, each by its own kind', () => {
   const asked: string[] = [];
   const text =
     '{"result":{"prompts":[{"name":"a"},{"name":"x"}],"resources":[{"uri":"x"},{"uri":"a"}],"resourceTemplates":[{"name":"x"}],"tools":[{"name":"a"}]},"id":1,"jsonrpc":"2.0"}';
-  const filtered = filter(text, (kind, item) => {
+  const filtered = filter(text, (kind, item, written) => {
     asked.push(kind);
-    return keepOnly('a')(kind, item);
+    assert.deepEqual(JSON.parse(written), item);
+    return keepOnly('a')(kind, item, written);
   });
   assert.equal(
     filtered,

@@ -210,6 +210,7 @@ test('what other parts keep is asked at scrape time', () => {
       ['github', 'ok', 5],
       ['github', 'error', 1],
     ],
+    drifts: () => [['github', 'changed', 4]],
     audit: () => ({ backlogBytes: 10, lostTotal: 3, failing: true }),
     policy: () => ({ loaded: 2, refused: 1, lastSuccessAt: 1_700_000_000_500 }),
   });
@@ -221,6 +222,7 @@ test('what other parts keep is asked at scrape time', () => {
     'mcp_sidecar_breaker_state{server="github",state="passing"} 0',
     'mcp_sidecar_breaker_state{server="github",state="tripped"} 1',
     'mcp_sidecar_credential_refreshes_total{server="github",outcome="error"} 1',
+    'mcp_sidecar_tool_drifts_total{server="github",kind="changed"} 4',
     'mcp_sidecar_audit_backlog_bytes 10',
     'mcp_sidecar_audit_lost_total 3',
     'mcp_sidecar_audit_failing 1',

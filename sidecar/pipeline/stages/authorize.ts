@@ -2,16 +2,18 @@
  * Stage 7. Asks the policy and issues the permit. The one compiled decision judges the call here, filters the lists in
  * `inspect` (through the permit) and is what the audit records: what an agent sees is what it can call.
  *
- * Waits for nothing, but where a condition looks at a tool's annotations and they are not known: then for the server's
- * list of tools.
+ * Waits for nothing, but where a condition looks at a tool's annotations, or pins have to hold, and the tool is not
+ * known: then for the server's list of tools.
  */
 import { type CompiledPolicy, isVisible } from '../../../policies/decide.ts';
 import type { Call, Decision, Refused, Subject, Target } from '../../../policies/decision.ts';
 import { argumentsOf, decideAll } from '../../../policies/judge.ts';
 import { listedTarget, listKindOf, targetsOf } from '../../../policies/methods.ts';
+import { policyAt } from '../../../policies/virtual.ts';
 import type { Caller } from '../../identity/identify.ts';
 import { checkParamHeaders } from '../../protocol/param-headers.ts';
 import type { Catalog } from '../../upstream/catalog.ts';
+import type { ToolPins } from '../../upstream/tool-pins.ts';
 import type { Outcome, Stage } from '../compose.ts';
 import type { Parsed, Permitted } from '../exchange.ts';
 import { issuePermit, type ListFilter } from '../permit.ts';
@@ -28,6 +30,7 @@ export interface AuthorizePorts {
   /** Read anew for each exchange, which keeps the one it got to its end: a reload never splits a decision. */
   readonly policy: () => ActivePolicy;
   readonly catalog: Catalog;
+  readonly pins: ToolPins;
   /** Wall clock, milliseconds since the epoch. */
   readonly now: () => number;
 }
@@ -35,12 +38,16 @@ export interface AuthorizePorts {
 /** Methods of the 2025 eras that name what policy protects, and that 2026-07-28 no longer has. */
 const REMOVED = new Set(['resources/subscribe', 'resources/unsubscribe']);
 
+/** Stands in a refusal where otherwise the name of a policy's rule stands. */
+const PIN_RULE = 'pin';
+
 const ALLOWED: Decision = { effect: 'allow', rule: undefined, wouldBe: undefined };
 
 export function authorize(ports: AuthorizePorts): Stage<Parsed, Permitted> {
   return (exchange, next): Outcome | Promise<Outcome> => {
     const active = ports.policy();
-    const learning = active.policy.usesAnnotations ? learnTool(exchange, ports.catalog) : undefined;
+    const needsTools = active.policy.usesAnnotations || ports.pins.needsTools(exchange.route.server);
+    const learning = needsTools ? learnTool(exchange, ports.catalog) : undefined;
     if (learning === undefined) return judge(exchange, active, ports) ?? next(exchange as Permitted);
     return learning.then(() => {
       const refused = judge(exchange, active, ports);
@@ -51,15 +58,19 @@ export function authorize(ports: AuthorizePorts): Stage<Parsed, Permitted> {
   };
 }
 
-/** Policy looks at annotations, and this tool's are not known: after a restart, or when the agent calls without listing. */
+/** Policy looks at annotations or the tool is pinned, and it is not known: after a restart, or when the agent calls without listing. */
 function learnTool({ message, route }: Parsed, catalog: Catalog): Promise<void> | undefined {
   const name = message?.method === 'tools/call' ? message.params?.name : undefined;
   return typeof name === 'string' ? catalog.ensureKnown(route.server, name) : undefined;
 }
 
 /** Issues the permit, or says why not. */
-function judge(exchange: Parsed, { policy, version }: ActivePolicy, ports: AuthorizePorts): Reason | undefined {
+function judge(exchange: Parsed, active: ActivePolicy, ports: AuthorizePorts): Reason | undefined {
   const { message, route } = exchange;
+  const { version } = active;
+  const policy = policyAt(active.policy, route.virtual);
+  // It was there when the path was looked at: a reload came between.
+  if (policy === undefined) return { kind: 'pathUnknown', detail: 'No such endpoint' };
   const subject = subjectOf(exchange.caller, ports.group);
   exchange.subject = subject;
   exchange.policy = policy;
@@ -93,6 +104,8 @@ function judge(exchange: Parsed, { policy, version }: ActivePolicy, ports: Autho
     decision = judged.decision;
     exchange.decision = decision;
     if (decision.effect !== 'allow') return refusalOf(judged.targets.at(-1)!, decision);
+    const drifted = findDrift(targets.value, ports);
+    if (drifted !== undefined) return { kind: 'forbidden', rule: PIN_RULE, detail: drifted };
     // After the decision: who may not call a tool does not learn of its schema.
     if (exchange.era === 'modern' && message.method === 'tools/call') {
       const schema = ports.catalog.inputSchemaOf(route.server, String(message.params?.name));
@@ -107,6 +120,19 @@ function judge(exchange: Parsed, { policy, version }: ActivePolicy, ports: Autho
     message,
     filter: filterOf(policy, subject, route.server, ports.catalog),
   });
+  return undefined;
+}
+
+/**
+ * Why a tool that is not as it was pinned is not called. To whom policy shows the tool it is refused and not hidden: it
+ * was there yesterday, and somebody has to look at what became of it. Policy's audit mode does not concern it.
+ */
+function findDrift(targets: readonly Target[], { pins, catalog }: AuthorizePorts): string | undefined {
+  for (const target of targets) {
+    if (target.kind !== 'tool' || !pins.needsTools(target.server)) continue;
+    const refusal = pins.refusalOf(target.server, target.name, catalog.stateOf(target.server, target.name));
+    if (refusal !== undefined) return refusal;
+  }
   return undefined;
 }
 

@@ -4,10 +4,11 @@
  * list could hide in it.
  */
 import { listKindOf } from '../../../policies/methods.ts';
-import { filterLists } from '../../protocol/filter.ts';
+import { filterLists, type Keep } from '../../protocol/filter.ts';
 import type { JsonObject } from '../../protocol/message.ts';
 import { createFrameSplitter, encodeEvent, type Frame } from '../../protocol/sse.ts';
 import type { Catalog } from '../../upstream/catalog.ts';
+import type { ToolPins } from '../../upstream/tool-pins.ts';
 import { UpstreamBroken, type UpstreamResponse } from '../../upstream/upstream.ts';
 import type { Outcome, Stage } from '../compose.ts';
 import type { Answered } from '../exchange.ts';
@@ -26,6 +27,7 @@ export interface InspectPorts {
   };
   readonly sessions: Sessions;
   readonly catalog: Catalog;
+  readonly pins: ToolPins;
   /** A server said that a list or a resource changed. */
   readonly changed: (server: string) => void;
   /** Calls back when the sidecar drains, so that open streams end; returns how to stop listening. */
@@ -277,7 +279,9 @@ function inspectMessage(exchange: Answered, ports: InspectPorts, read: JsonObjec
 
   // A call's own result may well have a member called `tools`; on a stream that is not ours to match, only the shape is known.
   const mayBeList = !isOwnAnswer || listKindOf(exchange.message!.method) !== undefined;
-  const filtered = mayBeList ? filterLists(bytes, learning(exchange.permit.filter, server, ports.catalog)) : bytes;
+  const names = isOwnAnswer && isWholeToolList(exchange, result) ? new Set<unknown>() : undefined;
+  const filtered = mayBeList ? filterLists(bytes, learning(exchange.permit.filter, server, ports, names)) : bytes;
+  if (names !== undefined) ports.pins.listed(server, names);
   if (isOwnAnswer) exchange.keepAnswer?.(filtered);
   return filtered;
 }
@@ -289,12 +293,31 @@ function noteAnswer(exchange: Answered, read: JsonObject, bytes: number): void {
   if ((read.result as { isError?: unknown } | undefined)?.isError === true) exchange.toolError = true;
 }
 
-/** Every tool that passes is learned, those that are filtered out too: policy may be reloaded. */
-function learning(filter: ListFilter, server: string, catalog: Catalog): ListFilter {
-  return (kind, item) => {
-    if (kind === 'tools') catalog.learn(server, item);
-    return filter(kind, item);
+/**
+ * Every tool that passes is learned and held against its pin, those that are filtered out too: policy may be reloaded.
+ * Their names are put into `names`.
+ */
+function learning(
+  filter: ListFilter,
+  server: string,
+  { catalog, pins }: InspectPorts,
+  names: Set<unknown> | undefined,
+): Keep {
+  return (kind, item, text) => {
+    if (kind !== 'tools') return filter(kind, item);
+    names?.add((item as { name?: unknown } | null)?.name);
+    catalog.learn(server, item);
+    return pins.judge(server, item, text) && filter(kind, item);
   };
+}
+
+/** The answer to `tools/list` is all the tools there are, and not a page of them. */
+function isWholeToolList(
+  { message }: Answered,
+  { tools, nextCursor }: { tools?: unknown; nextCursor?: unknown },
+): boolean {
+  if (message?.method !== 'tools/list' || !Array.isArray(tools)) return false;
+  return message.params?.cursor === undefined && nextCursor === undefined;
 }
 
 /** An answer of 400 and above. A JSON-RPC error is the server's word to the agent; anything else is only a status. */
@@ -374,6 +397,7 @@ function replyHeaders(
             agent: caller.agent,
             upstreamSessionId: sessionId,
             protocolVersion: undefined,
+            virtual: route.virtual,
           });
   }
   return headers;
