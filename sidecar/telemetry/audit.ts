@@ -11,8 +11,9 @@
  * opened anew within a second. It never creates folders and never changes what is written.
  */
 import { createHash } from 'node:crypto';
-import { constants } from 'node:fs';
-import { type FileHandle, open, stat } from 'node:fs/promises';
+import { constants, fstat, type Stats, write } from 'node:fs';
+import { open, stat } from 'node:fs/promises';
+import { promisify } from 'node:util';
 import { err, ok, type Result } from '../../policies/result.ts';
 import { type AuditEvent, formatEvent, formatExchange, lastSequence, type OmittedArguments } from './audit-line.ts';
 import { cutTexts, textLengths } from './cut-texts.ts';
@@ -31,7 +32,7 @@ export interface AuditOptions {
   /** Wall clock, milliseconds since the epoch. */
   readonly now: () => number;
   /** For tests: the write to the file. */
-  readonly write?: (file: FileHandle, bytes: Buffer, offset: number) => Promise<number>;
+  readonly write?: (file: LogFile, bytes: Buffer, offset: number) => Promise<number>;
 }
 
 export interface AuditFigures {
@@ -71,7 +72,7 @@ export class Audit implements ExchangeObserver {
   #pendingRecords = 0;
   #pendingOffset = 0;
 
-  #file: FileHandle | undefined;
+  #file: LogFile | undefined;
   #identity: { readonly dev: number; readonly ino: number } | undefined;
   #checkedAt = 0;
   #sequence = 0;
@@ -259,10 +260,11 @@ export class Audit implements ExchangeObserver {
 
   /** Opens the file for appending and finds where it ends. Throws what went wrong. */
   async #open(): Promise<void> {
-    const file = await open(this.#options.path, constants.O_WRONLY | constants.O_APPEND | constants.O_CREAT, 0o600);
+    const { path } = this.#options;
+    const file = path === STANDARD_OUTPUT ? standardOutput : await openToAppend(path);
     try {
       const status = await file.stat();
-      if (status.isFile() && status.size > 0) await this.#continueFrom(file, status.size);
+      if (file !== standardOutput && status.isFile() && status.size > 0) await this.#continueFrom(file, status.size);
       this.#identity = status;
       this.#checkedAt = this.#options.now();
       this.#file = file;
@@ -280,7 +282,7 @@ export class Audit implements ExchangeObserver {
   }
 
   /** Takes up the sequence of the last record, and ends a line that a crash or a full disk has torn. */
-  async #continueFrom(file: FileHandle, size: number): Promise<void> {
+  async #continueFrom(file: LogFile, size: number): Promise<void> {
     const reading = await open(this.#options.path, constants.O_RDONLY);
     try {
       for (let bytes = Math.min(size, TAIL_BYTES); ; bytes = Math.min(size, bytes * 4)) {
@@ -290,7 +292,7 @@ export class Audit implements ExchangeObserver {
         const sequence = lastSequence(bytes < size ? text.slice(text.indexOf('\n')) : text);
         if (sequence === undefined && bytes < size && bytes < TAIL_BYTES_MAX) continue;
         this.#sequence = Math.max(this.#sequence, sequence ?? 0);
-        if (!text.endsWith('\n')) await file.write('\n');
+        if (!text.endsWith('\n')) await file.write(Buffer.from('\n'), 0);
         return;
       }
     } finally {
@@ -324,7 +326,26 @@ function digestOf(argumentsJson: string): OmittedArguments {
   return { bytes: bytes.length, sha256: createHash('sha256').update(bytes).digest('hex') };
 }
 
-async function writeBytes(file: FileHandle, bytes: Buffer, offset: number): Promise<number> {
+/** A file, or standard output. */
+interface LogFile {
+  stat(): Promise<Stats>;
+  write(bytes: Buffer, offset: number, length?: number): Promise<{ readonly bytesWritten: number }>;
+  close(): Promise<void>;
+}
+
+/** For containers. Not opened by its path, which is refused where it is a socket, and to another user where it is a pipe. */
+const STANDARD_OUTPUT = '/dev/stdout';
+const standardOutput: LogFile = {
+  stat: () => promisify(fstat)(1),
+  write: (bytes, offset, length) => promisify(write)(1, bytes, offset, length ?? bytes.length - offset),
+  close: async () => {},
+};
+
+function openToAppend(path: string): Promise<LogFile> {
+  return open(path, constants.O_WRONLY | constants.O_APPEND | constants.O_CREAT, 0o600);
+}
+
+async function writeBytes(file: LogFile, bytes: Buffer, offset: number): Promise<number> {
   return (await file.write(bytes, offset)).bytesWritten;
 }
 
