@@ -12,8 +12,10 @@ import type { CompiledPolicy } from '../policies/policy.ts';
 import { redactArguments } from '../policies/redact.ts';
 import { err, ok, type Result } from '../policies/result.ts';
 import { type AdminServer, createAdminServer } from './admin/server.ts';
+import type { BundleFeed, BundleFigures, BundleStart } from './bundle/feed.ts';
 import type { Loaded } from './config/assemble.ts';
 import { packageVersion } from './config/package-folder.ts';
+import type { BundleSource, Environment } from './config/policy-source.ts';
 import { formatProblems } from './config/problem.ts';
 import { showAddress } from './config/quantity.ts';
 import type { Config, McpListener } from './config/schema.ts';
@@ -42,6 +44,7 @@ import { quota } from './pipeline/stages/quota.ts';
 import { rescue } from './pipeline/stages/rescue.ts';
 import { type Breakers, route } from './pipeline/stages/route.ts';
 import { LockReload } from './lock-reload.ts';
+import { PolicyFiles } from './policy-files.ts';
 import { PolicyReload } from './policy-reload.ts';
 import { Audit } from './telemetry/audit.ts';
 import type { ExchangeObserver } from './telemetry/finished.ts';
@@ -224,7 +227,7 @@ export async function startSidecar(
   const upstreams = await createUpstreams(config, loaded.environment, { log, now: monotonic });
   if (!upstreams.ok) return fail(upstreams.error);
   opened.push(() => upstreams.value.close(CHILDREN_GRACE_MS));
-  const policy = await startPolicy(loaded, audit.value, log);
+  const { reload: policy, bundle } = await startPolicy(loaded, audit.value, log);
   opened.push(() => policy.close());
   const pins = await startPins(loaded, audit.value, log);
   if (!pins.ok) return fail(pins.error);
@@ -277,6 +280,7 @@ export async function startSidecar(
     },
     audit: () => audit.value.figures(),
     policy: () => policy.figures,
+    bundle,
     drifts: () => pins.value.pins.figures(),
     refusedConnections: () => refused.totals,
   });
@@ -298,7 +302,12 @@ export async function startSidecar(
   // Loading the exporters holds the event loop for a moment: not while probes and first callers wait. Until then spans queue.
   const startTracing = setTimeout(() => void tracing?.start(), TRACING_DELAY_MS).unref();
   opened.push(() => clearTimeout(startTracing));
-  audit.value.record({ event: 'sidecar.started', group: config.group, policy: policy.active.version });
+  audit.value.record({
+    event: 'sidecar.started',
+    group: config.group,
+    policy: policy.active.version,
+    bundleVersion: bundle?.().version,
+  });
 
   return ok({
     mcp: listeners.value.map(({ url }) => url),
@@ -343,28 +352,55 @@ function createTracing({ telemetry, group }: Config, version: string, metrics: M
 /** Children get this long to end by themselves. */
 const CHILDREN_GRACE_MS = 2_000;
 
-async function startPolicy(loaded: Loaded, audit: Audit, log: Log): Promise<PolicyReload> {
+interface RunningPolicy {
+  readonly reload: PolicyReload;
+  /** Absent unless the policy comes from a URL. */
+  readonly bundle: (() => BundleFigures) | undefined;
+}
+
+async function startPolicy(loaded: Loaded, audit: Audit, log: Log): Promise<RunningPolicy> {
+  const { policy, policyDocument: document, policySource: source, environment } = loaded;
+  const first = { policy, document };
+  const feed =
+    source.kind === 'bundle'
+      ? await openBundleFeed(source, { first, opened: loaded.bundle! }, environment, { audit, log })
+      : undefined;
+  const bundle = feed && (() => feed.figures);
   const warnOfVirtual = (policy: CompiledPolicy) => {
     for (const sentence of withoutEndpoint(policy, (server) => Object.hasOwn(loaded.config.servers, server)))
       log.warn(sentence);
   };
-  warnOfVirtual(loaded.policy);
-  return PolicyReload.start(
-    { policy: loaded.policy, document: loaded.policyDocument, watch: loaded.watch },
-    loaded.policySource,
-    loaded.environment,
-    {
-      onReloaded: ({ policy, version }) => {
-        log.info('the policy was reloaded', { version });
-        warnOfVirtual(policy);
-        audit.record({ event: 'policy.reloaded', policy: version });
-      },
-      onRefused: (problems) => {
-        log.error(`the changed policy is refused, and the last good one stays in force:\n${problems}`);
-        audit.record({ event: 'policy.refused', reason: problems });
-      },
+  warnOfVirtual(policy);
+  const reload = new PolicyReload(first, feed ?? (await PolicyFiles.open(loaded, source, environment)), {
+    onReloaded: ({ policy, version }) => {
+      const bundleVersion = bundle?.().version;
+      log.info('the policy was reloaded', { version, ...(bundleVersion === undefined ? {} : { bundleVersion }) });
+      warnOfVirtual(policy);
+      audit.record({ event: 'policy.reloaded', policy: version, bundleVersion });
     },
-  );
+    onRefused: (problems) => {
+      log.error(`the changed policy is refused, and the last good one stays in force:\n${problems}`);
+      audit.record({ event: 'policy.refused', reason: problems });
+    },
+  });
+  return { reload, bundle };
+}
+
+async function openBundleFeed(
+  source: BundleSource,
+  start: BundleStart,
+  environment: Environment,
+  { audit, log }: { readonly audit: Audit; readonly log: Log },
+): Promise<BundleFeed> {
+  const { BundleFeed } = await import('./bundle/feed.ts');
+  return BundleFeed.open(source, start, environment, {
+    now: Date.now,
+    random: Math.random,
+    notice: ({ level, event, sentence }) => {
+      log[level](sentence);
+      audit.record({ event, reason: sentence });
+    },
+  });
 }
 
 async function startPins(

@@ -6,7 +6,7 @@ import type { AuditEvent } from './telemetry/audit-line.ts';
 import type { Config } from './config/schema.ts';
 import { readLock } from './config/lock-file.ts';
 import { formatProblems, wholeFile } from './config/problem.ts';
-import { fingerprint } from './policy-reload.ts';
+import { fingerprint } from './file-fingerprint.ts';
 import type { Log } from './telemetry/log.ts';
 import type { ToolPins } from './upstream/tool-pins.ts';
 

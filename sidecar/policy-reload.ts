@@ -1,98 +1,91 @@
 /**
- * Keeps the policy in force up to date with its files. A new policy that does not compile is refused with file and
- * line, and the last good one stays.
+ * Keeps the policy in force up to date with where it comes from. A new policy that does not hold is refused with what is
+ * wrong and where, and the last good one stays.
+ *
+ * How newer policies are noticed is a feed's matter: files that are polled (policy-files.ts), the URL of a signed bundle
+ * (bundle/feed.ts); a policy within sidecar.yaml that extends nothing never changes. Looks never overlap.
  */
 import { createHash } from 'node:crypto';
-import { readdir, stat } from 'node:fs/promises';
-import { join } from 'node:path';
-import { err, type Result } from '../policies/result.ts';
-import { type Environment, type LoadedPolicy, loadPolicy, type PolicySource } from './config/policy-source.ts';
-import { formatProblems, type Problem } from './config/problem.ts';
+import type { LoadedPolicy } from './config/policy-source.ts';
 import type { ActivePolicy } from './pipeline/stages/authorize.ts';
 
-/** Polling follows every way in which files are replaced, the atomic swap of a mounted ConfigMap included. */
-const POLL_MS = 1_000;
+export type PolicyToUse = Pick<LoadedPolicy, 'policy' | 'document'>;
+
+/** What a look at the source has shown. */
+export type Look =
+  | { readonly kind: 'nothingNew' }
+  /** Fit to come into force; may be the one that is. */
+  | { readonly kind: 'good'; readonly loaded: PolicyToUse }
+  /** Every problem with its place, one a line. */
+  | { readonly kind: 'refused'; readonly problems: string };
+
+export interface PolicyFeed {
+  /** Milliseconds until the next look; `undefined` when there is nothing that could change. */
+  pauseMs(): number | undefined;
+  look(signal: AbortSignal): Promise<Look>;
+}
 
 export interface PolicyReloadPorts {
   readonly onReloaded: (active: ActivePolicy) => void;
-  /** Every problem with its place, one a line. */
   readonly onRefused: (problems: string) => void;
 }
-
-type FirstPolicy = Omit<LoadedPolicy, 'locate'>;
 
 export class PolicyReload {
   active: ActivePolicy;
   /** For the metrics: how often a policy came into force, was refused, and when the last one came (ms since the epoch). */
   readonly figures = { loaded: 1, refused: 0, lastSuccessAt: Date.now() };
-  readonly #source: PolicySource;
-  readonly #environment: Environment;
+  readonly #feed: PolicyFeed;
   readonly #ports: PolicyReloadPorts;
-  #watch: readonly string[];
-  #seen: string;
+  readonly #closing = new AbortController();
+  #looking: Promise<void> = Promise.resolve();
   /** What was wrong when it was last looked at, so as to say it once. */
   #refusedFor: string | undefined;
   #timer: NodeJS.Timeout | undefined;
 
-  private constructor(
-    first: FirstPolicy,
-    source: PolicySource,
-    environment: Environment,
-    seen: string,
-    ports: PolicyReloadPorts,
-  ) {
+  constructor(first: PolicyToUse, feed: PolicyFeed, ports: PolicyReloadPorts) {
     this.active = activate(first);
-    this.#watch = first.watch;
-    this.#source = source;
-    this.#environment = environment;
-    this.#seen = seen;
+    this.#feed = feed;
     this.#ports = ports;
+    this.#schedule();
   }
 
-  static async start(
-    first: FirstPolicy,
-    source: PolicySource,
-    environment: Environment,
-    ports: PolicyReloadPorts,
-  ): Promise<PolicyReload> {
-    const reload = new PolicyReload(first, source, environment, await fingerprint(first.watch), ports);
-    if (first.watch.length > 0) reload.#schedule();
-    return reload;
-  }
-
-  close(): void {
+  /** Gives up a look that is under way. */
+  async close(): Promise<void> {
+    this.#closing.abort();
     clearTimeout(this.#timer);
-    this.#timer = undefined;
+    await this.#looking;
   }
 
   #schedule(): void {
+    const pauseMs = this.#feed.pauseMs();
+    if (pauseMs === undefined || this.#closing.signal.aborted) return;
     this.#timer = setTimeout(async () => {
       await this.check();
-      if (this.#timer !== undefined) this.#schedule();
-    }, POLL_MS);
+      this.#schedule();
+    }, pauseMs);
     this.#timer.unref();
   }
 
-  /** Looks once, and loads again when something changed. */
-  async check(): Promise<void> {
-    const seen = await fingerprint(this.#watch);
-    if (seen === this.#seen) return;
-    this.#seen = seen;
-    const tried = new Set<string>();
-    const loaded = await this.#load(tried);
-    if (!loaded.ok) {
-      // Also a file that is not there yet: it looks like a change the next time, which then finds the same.
-      this.#watch = [...new Set([...this.#watch, ...tried])];
-      const problems = formatProblems(loaded.error);
-      if (problems === this.#refusedFor) return;
-      this.#refusedFor = problems;
+  /** Looks once, after the look that is under way, and takes what is new. */
+  check(): Promise<void> {
+    this.#looking = this.#looking.then(() => this.#check());
+    return this.#looking;
+  }
+
+  async #check(): Promise<void> {
+    const { signal } = this.#closing;
+    if (signal.aborted) return;
+    const look = await this.#look(signal);
+    if (signal.aborted || look.kind === 'nothingNew') return;
+    if (look.kind === 'refused') {
+      if (look.problems === this.#refusedFor) return;
+      this.#refusedFor = look.problems;
       this.figures.refused += 1;
-      this.#ports.onRefused(problems);
+      this.#ports.onRefused(look.problems);
       return;
     }
     this.#refusedFor = undefined;
-    const next = activate(loaded.value);
-    this.#watch = loaded.value.watch;
+    const next = activate(look.loaded);
     if (next.version === this.active.version) return;
     this.active = next;
     this.figures.loaded += 1;
@@ -101,35 +94,16 @@ export class PolicyReload {
   }
 
   /** A throw is a bug, but one that must not end a process whose last good policy still holds. */
-  async #load(tried: Set<string>): Promise<Result<LoadedPolicy, Problem[]>> {
+  async #look(signal: AbortSignal): Promise<Look> {
     try {
-      return await loadPolicy(this.#source, this.#environment, tried);
+      return await this.#feed.look(signal);
     } catch (error) {
       const name = error instanceof Error ? error.name : typeof error;
-      const message = `loading the policy failed unexpectedly (${name})`;
-      return err([{ file: undefined, line: undefined, column: undefined, path: '', message }]);
+      return { kind: 'refused', problems: `loading the policy failed unexpectedly (${name})` };
     }
   }
 }
 
-function activate({ policy, document }: FirstPolicy): ActivePolicy {
+function activate({ policy, document }: PolicyToUse): ActivePolicy {
   return { policy, version: createHash('sha256').update(JSON.stringify(document)).digest('hex').slice(0, 12) };
-}
-
-/** What stat says of each path, and of each file in a folder. A path that is not there counts as such. */
-export async function fingerprint(paths: readonly string[]): Promise<string> {
-  const marks = await Promise.all(
-    paths.map(async (path) => {
-      try {
-        const found = await stat(path);
-        if (!found.isDirectory()) return `${path} ${found.ino} ${found.size} ${found.mtimeMs}`;
-        const names = (await readdir(path)).sort();
-        const inside = await Promise.all(names.map((name) => stat(join(path, name))));
-        return inside.map(({ ino, size, mtimeMs }, index) => `${names[index]} ${ino} ${size} ${mtimeMs}`).join('\n');
-      } catch (error) {
-        return `${path} ${(error as NodeJS.ErrnoException).code}`;
-      }
-    }),
-  );
-  return marks.join('\n');
 }

@@ -1,15 +1,18 @@
 /**
  * `sidecar check`: validates the configuration and explains it: where it listens, where it leads, and what each agent
- * may do. Starts nothing and connects to nothing, unless `--connect` asks for that.
+ * may do. Starts nothing and connects to nothing but the URL of a policy bundle, unless `--connect` asks for more.
  */
 
 import { type PolicyDocument, policySchema } from '../../policies/schema.ts';
+import type { OpenedBundle } from '../bundle/open.ts';
 import type { Loaded } from '../config/assemble.ts';
 import { discoverConfig } from '../config/discover.ts';
+import type { PolicySource } from '../config/policy-source.ts';
 import { formatProblems, showFile } from '../config/problem.ts';
 import { isLoopback, showAddress } from '../config/quantity.ts';
 import type { Config, ServerConfig } from '../config/schema.ts';
-import { looksLikeToken, maskSecrets } from '../config/secret-shapes.ts';
+import { maskSecrets, showUrl } from '../config/secret-shapes.ts';
+import { withoutEndpoint } from '../config/virtual-endpoint.ts';
 
 export interface CheckOptions {
   readonly config?: string;
@@ -73,7 +76,15 @@ export interface Explanation {
 
 export type Selector = NonNullable<PolicyDocument['rules'][number]['allow']>[number];
 
-export function explain({ config, origin, policySource, policyDocument, notes }: Loaded): Explanation {
+export function explain({
+  config,
+  origin,
+  policy: compiled,
+  policySource,
+  policyDocument,
+  bundle,
+  notes,
+}: Loaded): Explanation {
   // It has compiled, so that this cannot fail; the schema fills in the defaults.
   const policy = policySchema.parse(policyDocument);
   const known = identifiedAgents(config);
@@ -90,7 +101,7 @@ export function explain({ config, origin, policySource, policyDocument, notes }:
     identify: config.identify.map(({ type, agents }) => ({ type, agents: [...new Set(namesOf(type, agents))] })),
     servers: Object.entries(config.servers).map(([name, server]) => ({ name, ...targetOf(server) })),
     policy: {
-      file: policySource.kind === 'path' ? showFile(policySource.path) : 'inline',
+      file: showSource(policySource),
       mode: policy.mode,
       default: policy.default,
       quotas: policy.quotas.map(
@@ -103,8 +114,23 @@ export function explain({ config, origin, policySource, policyDocument, notes }:
       const condition = when === undefined ? '' : ` when ${when}`;
       return `${name}: ${showEffects(allow, deny)}${condition}${mode === 'audit' ? ' (recorded only)' : ''}`;
     }),
-    warnings: [...notes, ...findOddities(config, policy, known, named)],
+    warnings: [
+      ...notes,
+      ...oddityOf(bundle),
+      ...findOddities(config, policy, known, named),
+      ...withoutEndpoint(compiled, (server) => Object.hasOwn(config.servers, server)),
+    ],
   };
+}
+
+function showSource(source: PolicySource): string {
+  if (source.kind === 'path') return showFile(source.path);
+  return source.kind === 'inline' ? 'inline' : source.shownUrl;
+}
+
+function oddityOf(bundle: OpenedBundle | undefined): string[] {
+  if (bundle?.insteadOf === undefined) return [];
+  return [`the policy is the copy kept of version ${bundle.bundle.version}: ${bundle.insteadOf}`];
 }
 
 function identifiedAgents(config: Config): string[] {
@@ -121,10 +147,7 @@ function targetOf(server: ServerConfig): { target: string; credential: string } 
   if (server.kind === 'http') {
     const { auth } = server;
     const credential = auth.type === 'client_credentials' ? `client_credentials as ${auth.clientId}` : auth.type;
-    const { origin, pathname } = new URL(server.url);
-    // Some servers take a key in the query or the path.
-    const shown = pathname.split('/').map((part) => (looksLikeToken(part) ? '…' : part));
-    return { target: `${origin}${shown.join('/')}`, credential };
+    return { target: showUrl(server.url), credential };
   }
   const secrets = Object.entries(server.env).filter(([, value]) => typeof value !== 'string');
   return {

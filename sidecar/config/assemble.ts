@@ -5,13 +5,23 @@
  * see that they exist; their values stay where they are.
  */
 import { access, constants, stat } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { dirname, join } from 'node:path';
 import type { CompiledPolicy } from '../../policies/compile.ts';
 import { err, ok, type Result } from '../../policies/result.ts';
+import type { OpenedBundle } from '../bundle/open.ts';
 import { type Lock, readLock } from './lock-file.ts';
 import { type Environment, loadPolicy, type PolicySource, policyPath } from './policy-source.ts';
 import { type DocumentProblem, type Problem, problemsOfIssues } from './problem.ts';
-import { type Config, findConflicts, type IdentifyConfig, KEYS_OF_LATER, sidecarYaml } from './schema.ts';
+import {
+  type Config,
+  findBundleConflicts,
+  findConflicts,
+  type IdentifyConfig,
+  isUrl,
+  KEYS_OF_LATER,
+  sidecarYaml,
+} from './schema.ts';
+import { showUrl } from './secret-shapes.ts';
 import type { YamlDocument } from './yaml-document.ts';
 
 export interface Loaded {
@@ -23,6 +33,8 @@ export interface Loaded {
   readonly policyDocument: unknown;
   /** Files and folders whose change asks for that. */
   readonly watch: readonly string[];
+  /** What the policy came in, when it came from a URL. */
+  readonly bundle: OpenedBundle | undefined;
   /** Not a problem of the configuration: `sidecar pin` writes what is missing or broken here. */
   readonly lock: Result<Lock | undefined, Problem[]>;
   /** Where `{ env: NAME }` is looked up: the process's own variables, and what an import brought along. */
@@ -39,7 +51,8 @@ export async function assemble(
 ): Promise<Result<Loaded, Problem[]>> {
   const folder = dirname(document.file);
   const { config, problems, usable } = judge(document, folder);
-  const policySource = usable.policy === undefined ? undefined : sourceOfPolicy(usable.policy, folder, document);
+  const policySource =
+    usable.policy === undefined ? undefined : sourceOfPolicy(usable.policy, usable.delivery, folder, document);
   const [missing, loaded] = await Promise.all([
     findMissing(usable, environment),
     policySource === undefined ? undefined : loadPolicy(policySource, environment),
@@ -54,6 +67,7 @@ export async function assemble(
     policySource,
     policyDocument: loaded.value.document,
     watch: loaded.value.watch,
+    bundle: loaded.value.bundle,
     lock: await readLock(config.pins, document.locate),
     environment,
     origin,
@@ -75,18 +89,25 @@ interface Usable {
   readonly identify: readonly (IdentifyConfig | undefined)[];
   readonly servers: Config['servers'];
   readonly policy: Config['policy'] | undefined;
+  readonly delivery: Delivery | undefined;
 }
+
+/** What a policy by URL needs beside the URL. */
+type Delivery = Pick<Config, 'bundle' | 'group' | 'state'>;
 
 /** The schema, and what only shows between sections: also where another section has a problem of its own. */
 function judge(document: YamlDocument, folder: string): Judged {
   const schema = sidecarYaml(folder);
   const parsed = schema.safeParse(document.value);
   const listening = schema.pick({ listen: true, identify: true }).strip().safeParse(document.value);
+  const fetching = schema.pick({ policy: true, bundle: true }).strip().safeParse(document.value);
   const problems = [
     ...(parsed.success ? [] : problemsOfIssues(parsed.error.issues, document.value, schema, KEYS_OF_LATER)),
     ...(listening.success ? findConflicts(listening.data) : []),
+    ...(fetching.success ? findBundleConflicts(fetching.data) : []),
   ];
-  if (parsed.success) return { config: freeze(parsed.data), problems, usable: parsed.data };
+  if (parsed.success)
+    return { config: freeze(parsed.data), problems, usable: { ...parsed.data, delivery: parsed.data } };
   return { config: undefined, problems, usable: findUsable(schema, document.value) };
 }
 
@@ -106,6 +127,8 @@ function findUsable(schema: ReturnType<typeof sidecarYaml>, value: unknown): Usa
       ),
     ),
     policy: parsePolicy.data?.policy,
+    // With another problem there is no start, and no need to ask anybody for a bundle.
+    delivery: undefined,
   };
 }
 
@@ -113,10 +136,36 @@ function byPlace(left: Problem, right: Problem): number {
   return (left.line ?? 0) - (right.line ?? 0) || (left.column ?? 0) - (right.column ?? 0);
 }
 
-export function sourceOfPolicy(policy: Config['policy'], folder: string, document: YamlDocument): PolicySource {
-  if (typeof policy === 'string') return { kind: 'path', path: policyPath(policy, folder) };
-  const locate = (problem: DocumentProblem) => document.locate({ ...problem, path: ['policy', ...problem.path] });
-  return { kind: 'inline', value: policy, folder, locate };
+/** `undefined` for a URL without what it needs beside it. */
+export function sourceOfPolicy(
+  policy: Config['policy'],
+  delivery: Delivery | undefined,
+  folder: string,
+  document: YamlDocument,
+): PolicySource | undefined {
+  if (typeof policy !== 'string') {
+    const locate = (problem: DocumentProblem) => document.locate({ ...problem, path: ['policy', ...problem.path] });
+    return { kind: 'inline', value: policy, folder, locate };
+  }
+  if (!isUrl(policy)) return { kind: 'path', path: policyPath(policy, folder) };
+  if (delivery?.bundle === undefined) return undefined;
+  const { bundle, group, state } = delivery;
+  return {
+    kind: 'bundle',
+    url: policy,
+    shownUrl: showUrl(policy),
+    keys: bundle.keys,
+    ca: bundle.ca,
+    pollMs: bundle.poll,
+    group,
+    kept: join(state, 'policy-bundle.jws'),
+    locate: document.locate,
+  };
+}
+
+/** Of a configuration that need not be whole otherwise. */
+export function deliveryOf({ file, value }: YamlDocument): Delivery | undefined {
+  return sidecarYaml(dirname(file)).pick({ bundle: true, group: true, state: true }).strip().safeParse(value).data;
 }
 
 function dangers(config: Config): string[] {

@@ -4,7 +4,7 @@
  */
 import { basename, dirname, resolve } from 'node:path';
 import { err, ok, type Result } from '../../policies/result.ts';
-import { sourceOfPolicy } from './assemble.ts';
+import { deliveryOf, sourceOfPolicy } from './assemble.ts';
 import { findConfig } from './discover.ts';
 import { type PolicySource, policyPath } from './policy-source.ts';
 import { type Problem, wholeFile } from './problem.ts';
@@ -27,9 +27,13 @@ export async function findNamedPolicy(config: string | undefined): Promise<Resul
   if (!document.ok) return document;
   const { policy, group } = Object(document.value.value) as { policy?: unknown; group?: unknown };
   const isNamed = typeof policy === 'string' || (typeof policy === 'object' && policy !== null);
-  if (!isNamed) return err([document.value.locate({ path: ['policy'], at: 'value', message: 'names no policy' })]);
+  const refuse = (message: string) => err([document.value.locate({ path: ['policy'], at: 'value', message })]);
+  if (!isNamed) return refuse('names no policy');
+  const delivery = deliveryOf(document.value);
+  const source = sourceOfPolicy(policy as string | Record<string, unknown>, delivery, dirname(file), document.value);
+  if (source === undefined) return refuse('is a URL, and bundle does not say whose signature counts there');
   return ok({
-    source: sourceOfPolicy(policy as string | Record<string, unknown>, dirname(file), document.value),
+    source,
     group: typeof group === 'string' ? group : 'default',
   });
 }

@@ -1,6 +1,6 @@
 /**
- * Where a policy comes from (a file, a folder, the library of this package, or sidecar.yaml itself), and loading it
- * from there, as often as it changes.
+ * Where a policy comes from (a file, a folder, the library of this package, sidecar.yaml itself, or a signed bundle at a
+ * URL), and loading it from there, as often as it changes.
  *
  * A folder is one policy written in several files. A policy takes over all of what it `extends`. Both are merged by
  * policy-merge.ts, so that a compiled policy knows nothing of files.
@@ -10,6 +10,7 @@ import { dirname, join, resolve } from 'node:path';
 import { type CompiledPolicy, compilePolicy } from '../../policies/compile.ts';
 import { err, ok, type Result } from '../../policies/result.ts';
 import { EXTENDS_PROBLEM, extendsSchema } from '../../policies/schema.ts';
+import type { OpenedBundle } from '../bundle/open.ts';
 import { packageFolder } from './package-folder.ts';
 import { type Layer, mergeLayers, type PolicyText } from './policy-merge.ts';
 import { type DocumentProblem, type Problem, showFile, wholeFile } from './problem.ts';
@@ -27,7 +28,24 @@ export type PolicySource =
       /** Where relative paths in it start. */
       readonly folder: string;
       locate(problem: DocumentProblem): Problem;
-    };
+    }
+  | BundleSource;
+
+export interface BundleSource {
+  readonly kind: 'bundle';
+  readonly url: string;
+  /** Fit for people: without its query, which may hold what must not be shown. */
+  readonly shownUrl: string;
+  /** Files of the pinned public keys. */
+  readonly keys: readonly string[];
+  readonly ca: string | undefined;
+  readonly pollMs: number;
+  readonly group: string;
+  /** The file of the last good bundle. */
+  readonly kept: string;
+  /** Places a problem in sidecar.yaml. */
+  locate(problem: DocumentProblem): Problem;
+}
 
 export interface LoadedPolicy {
   readonly policy: CompiledPolicy;
@@ -37,6 +55,8 @@ export interface LoadedPolicy {
   readonly locate: (problem: DocumentProblem) => Problem;
   /** Files and folders to watch for changes; none for an inline policy that extends nothing. */
   readonly watch: readonly string[];
+  /** What it came in. */
+  readonly bundle?: OpenedBundle;
 }
 
 /** `library/<name>` is this package's; any other text is a path relative to `folder`. */
@@ -60,6 +80,8 @@ export async function loadPolicy(
   environment: Environment = process.env,
   tried: Set<string> = new Set(),
 ): Promise<Result<LoadedPolicy, Problem[]>> {
+  // Loaded for this alone: few policies come from afar.
+  if (source.kind === 'bundle') return (await import('../bundle/open.ts')).openBundle(source, environment);
   const layers = await readLayers(source, tried);
   if (!layers.ok) return layers;
   const merged = mergeLayers(layers.value);
@@ -71,7 +93,10 @@ export async function loadPolicy(
 }
 
 /** The policy, which comes last, and all that it extends. */
-async function readLayers(source: PolicySource, tried: Set<string>): Promise<Result<Layer[], Problem[]>> {
+async function readLayers(
+  source: Exclude<PolicySource, BundleSource>,
+  tried: Set<string>,
+): Promise<Result<Layer[], Problem[]>> {
   const reading: Reading = { layers: [], byPath: new Map(), tried, problems: [] };
   if (source.kind === 'inline') await readLayer([{ file: undefined, ...source }], [], reading);
   else {
@@ -174,11 +199,14 @@ async function readFolder(folder: string): Promise<Result<readonly PolicyText[],
   return problems.length > 0 ? err(problems) : ok(read.flatMap((one) => (one.ok ? [one.value] : [])));
 }
 
-/** Files of cases (`*.cases.yaml`) belong to the tests of a policy. */
+/**
+ * Files of cases (`*.cases.yaml`) belong to the tests of a policy. Hidden names are not people's: in the folder of a
+ * ConfigMap they are where the files really lie, and what is on its way to be swapped in.
+ */
 async function listPolicies(folder: string): Promise<Result<string[], string>> {
   try {
     const names = await readdir(folder);
-    return ok(names.filter((name) => /\.ya?ml$/.test(name) && !/\.cases\.ya?ml$/.test(name)).sort());
+    return ok(names.filter((name) => /^[^.].*\.ya?ml$/.test(name) && !/\.cases\.ya?ml$/.test(name)).sort());
   } catch (error) {
     return err(sentenceOfReadError(error as NodeJS.ErrnoException));
   }

@@ -57,7 +57,9 @@ const NO_POLICY = `is missing, and without a policy nothing may be allowed. Writ
       rules: [ { name: reading, allow: [ { server: "*", tools: ["list_*", "get_*", "read_*"] } ] } ]
     or start with policy: library/observe, which allows everything and records what happens`;
 
-const POLICY_BY_URL = 'is a URL, which is not supported yet: name a file or a folder';
+const POLICY_URL = 'must be https (or http to loopback): only from there a signed bundle is taken';
+const UNSIGNED =
+  'is a URL, and what comes from there must be signed: write beside it whose signature counts, bundle: { keys: [./policy-key.pub.pem] } (sidecar policy bundle signs)';
 
 const SECRET = 'must be { file: path } or { env: NAME }: a secret is never written here itself';
 
@@ -133,15 +135,26 @@ const serverName = z
 
 const WEB_URL = 'must be an http or https URL';
 
+function isWebUrl(text: string): boolean {
+  return /^https?:$/.test(URL.parse(text)?.protocol ?? '');
+}
+
+function hasUser(text: string): boolean {
+  const url = URL.parse(text);
+  return url !== null && (url.username !== '' || url.password !== '');
+}
+
 function webUrl() {
   return z
     .string({ error: WEB_URL })
-    .refine((text) => /^https?:$/.test(URL.parse(text)?.protocol ?? ''), WEB_URL)
-    .refine((text) => {
-      const url = URL.parse(text);
-      return url === null || (url.username === '' && url.password === '');
-    }, 'must not carry a user name or password: use auth')
+    .refine(isWebUrl, WEB_URL)
+    .refine((text) => !hasUser(text), 'must not carry a user name or password: use auth')
     .refine((text) => (URL.parse(text)?.hash ?? '') === '', 'must not have a fragment (#…)');
+}
+
+/** Whether a `policy` is a URL rather than a path. */
+export function isUrl(text: string): boolean {
+  return /^[a-z]{2,}:\/\//i.test(text);
 }
 
 /** The URL keeps what travels over it from third parties: https, or http that stays on this machine. */
@@ -424,7 +437,8 @@ export function sidecarYaml(folder: string) {
           z
             .string()
             .min(1)
-            .refine((text) => !/^[a-z]{2,}:\/\//i.test(text), POLICY_BY_URL),
+            .refine((text) => !isUrl(text) || (isWebUrl(text) && isPrivate(text)), POLICY_URL)
+            .refine((text) => !isUrl(text) || !hasUser(text), 'must not carry a user name or password'),
           z.record(z.string(), z.unknown()),
         ],
         {
@@ -432,7 +446,23 @@ export function sidecarYaml(folder: string) {
             input === undefined || input === null ? NO_POLICY : 'must be a path, library/<name>, or the policy itself',
         },
       )
-      .describe('A file, a folder of *.yaml, library/<name>, or the policy itself.'),
+      .describe(
+        'A file, a folder of *.yaml, library/<name>, the https URL of a signed bundle (see bundle), or the policy itself.',
+      ),
+    bundle: z
+      .strictObject({
+        keys: z
+          .array(path)
+          .min(1, 'must name at least one public key')
+          .max(16, 'must not name more than 16 keys')
+          .describe(
+            'Files of public keys, PEM or JWK. A bundle must be signed by one of them; several, while they are rotated.',
+          ),
+        poll: duration('10s', '24h', '1m', 'How often the URL is asked for a newer one.'),
+        ca: path.optional().describe('PEM authorities to trust at the URL instead of the public ones.'),
+      })
+      .optional()
+      .describe('For a policy by URL: who signs it. All of these files are read again for each bundle.'),
     pins: z
       .strictObject({
         file: path.optional().describe('Written by sidecar pin. Default ./sidecar.lock.'),
@@ -566,4 +596,13 @@ export function findConflicts({ listen, identify }: Pick<Config, 'listen' | 'ide
     if (identify.length === 0) refuse('listens beyond loopback, where anybody may call: say with identify who may');
   }
   return problems;
+}
+
+/** A policy that comes over the network is one that somebody vouches for, and only such a one is. */
+export function findBundleConflicts({ policy, bundle }: Pick<Config, 'policy' | 'bundle'>): DocumentProblem[] {
+  const isRemote = typeof policy === 'string' && isUrl(policy);
+  if (isRemote && bundle === undefined) return [{ path: ['policy'], at: 'value', message: UNSIGNED }];
+  if (!isRemote && bundle !== undefined)
+    return [{ path: ['bundle'], at: 'key', message: 'has no effect: policy is not the URL of a bundle' }];
+  return [];
 }

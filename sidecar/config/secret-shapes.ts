@@ -32,6 +32,13 @@ export function looksLikeToken(value: string): boolean {
   return /^[\w+=-]{32,}$/.test(value) && /\d/.test(value) && /[A-Za-z]/.test(value);
 }
 
+/** A URL as people may see it: some servers take a key in the query or the path. */
+export function showUrl(url: string): string {
+  const { origin, pathname } = new URL(url);
+  const shown = pathname.split('/').map((part) => (looksLikeToken(part) ? '…' : part));
+  return `${origin}${shown.join('/')}`;
+}
+
 /** Whether the words of a command do: `--api-key=…`, `--api-key …`, or a word that looks like a token. */
 export function holdsSecret(words: readonly string[]): boolean {
   return words.some((word, index) => isSecretWord(word, words[index - 1]));

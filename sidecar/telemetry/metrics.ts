@@ -8,7 +8,7 @@
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { clientErrorType, DURATION_BOUNDS, knownMethod, serverErrorType } from './conventions.ts';
 import type { ExchangeObserver, FinishedExchange } from './finished.ts';
-import { type Counter, type Histogram, type HistogramSeries, OTHER, Registry } from './registry.ts';
+import { type Counter, type Histogram, type HistogramSeries, OTHER, Registry, type Sample } from './registry.ts';
 
 /** What other parts keep, asked at scrape time. */
 export interface MetricSources {
@@ -25,6 +25,14 @@ export interface MetricSources {
   readonly audit: () => { readonly backlogBytes: number; readonly lostTotal: number; readonly failing: boolean };
   /** `lastSuccessAt`: milliseconds since the epoch. */
   readonly policy: () => { readonly loaded: number; readonly refused: number; readonly lastSuccessAt: number };
+  /** Only of a policy by URL. Times in milliseconds since the epoch. */
+  readonly bundle:
+    | (() => {
+        readonly version: number;
+        readonly expiresAt: number | undefined;
+        readonly answeredAt: number | undefined;
+      })
+    | undefined;
 }
 
 /** The series that one kind of exchange feeds, found together once. */
@@ -255,6 +263,28 @@ export function observeSources(registry: Registry, sources: MetricSources): void
     'When the policy in force was taken.',
     [],
     () => policy().lastSuccessAt / 1000,
+  );
+  if (sources.bundle !== undefined) observeBundle(registry, sources.bundle);
+}
+
+function observeBundle(registry: Registry, bundle: NonNullable<MetricSources['bundle']>): void {
+  const seconds = (ms: number | undefined): Sample[] => (ms === undefined ? [] : [[[], ms / 1000]]);
+  registry.observed('gauge', 'mcp_sidecar_policy_bundle_version', 'Version of the policy bundle in force.', [], () => {
+    return bundle().version;
+  });
+  registry.observed(
+    'gauge',
+    'mcp_sidecar_policy_bundle_expiry_timestamp_seconds',
+    'When the policy bundle in force expires, or has expired. Absent: never.',
+    [],
+    () => seconds(bundle().expiresAt),
+  );
+  registry.observed(
+    'gauge',
+    'mcp_sidecar_policy_bundle_answered_timestamp_seconds',
+    'When the URL last answered with a bundle, or that there is no newer one. Absent: not since the start.',
+    [],
+    () => seconds(bundle().answeredAt),
   );
 }
 

@@ -21,7 +21,8 @@ mkdirSync(join(folder, 'work'));
 /** The smallest whole file; each case below changes one thing. */
 const SERVER = 'servers: { a: { url: "https://a.example/mcp" } }\n';
 const WHOLE = `policy: ./policy.yaml\n${SERVER}`;
-const BY_URL = 'is a URL, which is not supported yet: name a file or a folder';
+const UNSIGNED =
+  'is a URL, and what comes from there must be signed: write beside it whose signature counts, bundle: { keys: [./policy-key.pub.pem] } (sidecar policy bundle signs)';
 const ENVIRONMENT = { TOKEN: 'hunter2', BLANK: '' };
 
 async function load(text: string | Uint8Array, environment: Record<string, string> = ENVIRONMENT) {
@@ -147,7 +148,7 @@ const BAD: [what: string, text: string, ...problems: string[]][] = [
     `groop: x\n${WHOLE}timeouts: { conect: 3s }\nzzz: 1\n`,
     'sidecar.yaml:1:1  groop: is not a known key; did you mean group?',
     'sidecar.yaml:4:13  timeouts.conect: is not a known key; did you mean connect?',
-    'sidecar.yaml:5:1  zzz: is not a known key; known here: group, listen, identify, servers, policy, pins, telemetry, audit, timeouts, limits, breaker, cache, drain, quotaStore, state, log',
+    'sidecar.yaml:5:1  zzz: is not a known key; known here: group, listen, identify, servers, policy, bundle, pins, telemetry, audit, timeouts, limits, breaker, cache, drain, quotaStore, state, log',
   ],
   ['no server', 'policy: ./policy.yaml\n', 'sidecar.yaml:1:1  servers: is missing: name at least one MCP server'],
   [
@@ -279,10 +280,41 @@ const BAD: [what: string, text: string, ...problems: string[]][] = [
     `${WHOLE}quotaStore: { redis: x }\n`,
     'sidecar.yaml:3:13  quotaStore: redis is not supported yet: must be memory',
   ],
-  ['a policy by URL', `policy: https://x.example/p\n${SERVER}`, `sidecar.yaml:1:9  policy: ${BY_URL}`],
+  ['a policy by URL, unsigned', `policy: https://x.example/p\n${SERVER}`, `sidecar.yaml:1:9  policy: ${UNSIGNED}`],
+  [
+    'a policy over plain http',
+    `policy: http://x.example/p\nbundle: { keys: [secret] }\n${SERVER}`,
+    'sidecar.yaml:1:9  policy: must be https (or http to loopback): only from there a signed bundle is taken',
+  ],
+  [
+    'a policy by another protocol',
+    `policy: ftp://x.example/p\n${SERVER}`,
+    'sidecar.yaml:1:9  policy: must be https (or http to loopback): only from there a signed bundle is taken',
+  ],
+  [
+    'a policy by URL with a password',
+    `policy: https://me:hunter2@x.example/p\nbundle: { keys: [secret] }\n${SERVER}`,
+    'sidecar.yaml:1:9  policy: must not carry a user name or password',
+  ],
+  [
+    'a bundle without a URL',
+    `${WHOLE}bundle: { keys: [secret] }\n`,
+    'sidecar.yaml:3:1  bundle: has no effect: policy is not the URL of a bundle',
+  ],
+  [
+    'a bundle without keys, asked for too often',
+    `policy: https://x.example/p\nbundle: { keys: [], poll: 1s }\n${SERVER}`,
+    'sidecar.yaml:2:17  bundle.keys: must name at least one public key',
+    'sidecar.yaml:2:27  bundle.poll: must lie between 10s and 24h',
+  ],
+  [
+    'a key that is none',
+    `policy: https://x.example/p\nbundle: { keys: [secret] }\n${SERVER}`,
+    `sidecar.yaml:2:17  bundle.keys: ${join(folder, 'secret')} is neither a public key in PEM (-----BEGIN PUBLIC KEY-----) nor a public JWK`,
+  ],
   [
     'what comes later',
-    `policy: { version: 1, budgets: [], prices: [], virtualServers: {} }
+    `policy: { version: 1, budgets: [], prices: [] }
 health: {}
 identify: [ { type: introspection } ]
 servers:
@@ -295,7 +327,6 @@ servers:
     'sidecar.yaml:6:34  servers.b.balance: is not supported yet',
     'sidecar.yaml:1:32  policy.budgets: is not supported yet',
     'sidecar.yaml:1:44  policy.prices: is not supported yet',
-    'sidecar.yaml:1:64  policy.virtualServers: is not supported yet',
   ],
   ['a missing policy file', `policy: ./nope.yaml\n${SERVER}`, 'nope.yaml  does not exist'],
   [

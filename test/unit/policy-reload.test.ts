@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { type LoadedPolicy, loadPolicy, type PolicySource } from '../../sidecar/config/policy-source.ts';
+import { PolicyFiles } from '../../sidecar/policy-files.ts';
 import { PolicyReload } from '../../sidecar/policy-reload.ts';
 
 test('a load that throws is a refused policy: the last good one stays, and the process lives', async (context) => {
@@ -22,15 +23,10 @@ test('a load that throws is a refused policy: the last good one stays, and the p
     locate: () => assert.fail(),
   };
   const refused: string[] = [];
-  const reload = await PolicyReload.start(
-    first.value,
-    broken,
-    {},
-    {
-      onReloaded: () => assert.fail('nothing was loaded'),
-      onRefused: (problems) => refused.push(problems),
-    },
-  );
+  const reload = new PolicyReload(first.value, await PolicyFiles.open(first.value, broken, {}), {
+    onReloaded: () => assert.fail('nothing was loaded'),
+    onRefused: (problems) => refused.push(problems),
+  });
   context.after(() => reload.close());
   const { active } = reload;
   await writeFile(file, 'version: 1\ndefault: allow\n');
@@ -50,7 +46,7 @@ test('a file that is extended and comes later is noticed, and its absence is tol
   assert.ok(first.ok);
   const refused: string[] = [];
   const ports = { onReloaded: () => {}, onRefused: (problems: string) => refused.push(problems) };
-  const reload = await PolicyReload.start(first.value, source, {}, ports);
+  const reload = new PolicyReload(first.value, await PolicyFiles.open(first.value, source, {}), ports);
   context.after(() => reload.close());
 
   await writeFile(file, 'version: 1\nextends: ./later.yaml\n');

@@ -213,6 +213,7 @@ test('what other parts keep is asked at scrape time', () => {
     drifts: () => [['github', 'changed', 4]],
     audit: () => ({ backlogBytes: 10, lostTotal: 3, failing: true }),
     policy: () => ({ loaded: 2, refused: 1, lastSuccessAt: 1_700_000_000_500 }),
+    bundle: () => ({ version: 7, expiresAt: 1_500, answeredAt: undefined }),
   });
   inFlight = 7;
   const text = registry.text();
@@ -228,6 +229,8 @@ test('what other parts keep is asked at scrape time', () => {
     'mcp_sidecar_audit_failing 1',
     'mcp_sidecar_policy_reloads_total{outcome="refused"} 1',
     'mcp_sidecar_policy_last_success_timestamp_seconds 1700000000.5',
+    'mcp_sidecar_policy_bundle_version 7',
+    'mcp_sidecar_policy_bundle_expiry_timestamp_seconds 1.5',
   ]) {
     assert.ok(text.includes(`${expected}\n`), expected);
   }
