@@ -180,8 +180,8 @@ export class BundleFeed implements PolicyFeed {
     );
   }
 
-  async #keep({ text }: VerifiedBundle): Promise<void> {
-    const kept = await keep(this.#source.kept, text);
+  async #keep(bundle: VerifiedBundle): Promise<void> {
+    const kept = await keep(this.#source.kept, bundle);
     if (!kept.ok)
       this.#tell(
         'error',

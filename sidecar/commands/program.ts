@@ -47,6 +47,15 @@ export async function runProgram(args: readonly string[]): Promise<number> {
     .addOption(json())
     .action(async (options) => set(await (await import('./check.ts')).check(options)));
 
+  program
+    .command('pin')
+    .description('write sidecar.lock: the tools of the servers as they are now, for review')
+    .addOption(config())
+    .option('--server <name>', 'only this server; may be repeated', collect, [])
+    .option('--diff', 'write nothing; say what differs from sidecar.lock, and exit 1 when something does', false)
+    .addOption(json())
+    .action(async (options) => set(await (await import('./pin.ts')).pinCommand(options)));
+
   const policy = program.command('policy').description('test and explain a policy');
   policy
     .command('test')
@@ -87,6 +96,42 @@ export async function runProgram(args: readonly string[]): Promise<number> {
     .option('--agent <name>', 'only what this agent asked; may be repeated', collect, [])
     .addOption(json())
     .action(async (options) => set(await (await import('./policy-replay.ts')).policyReplay(options)));
+  policy
+    .command('suggest')
+    .description('write the least privilege that the traffic in an audit needs, as a policy with comments and cases')
+    .addOption(auditFiles())
+    .option('--out <folder>', 'write <name>.yaml and <name>.cases.yaml there; default: print the policy')
+    .option('--name <name>', 'of the files', 'suggested')
+    .option('--widen', 'globs in place of many resources in one folder: wider than the traffic', false)
+    .addOption(json())
+    .action(async (options) => set(await (await import('./policy-suggest.ts')).policySuggest(options)));
+
+  const audit = program.command('audit').description('look at audit files');
+  audit
+    .command('report')
+    .description('calls, refusals, errors, tokens, cost and latency by agent, server and tool')
+    .addOption(auditFiles())
+    .option('--by <names>', 'a row for each of these: agent, server, tool', 'agent,server,tool')
+    .option('--since <time>', 'a time, or how long ago, such as 24h')
+    .option('--until <time>', 'before this time')
+    .addOption(new Option('--format <format>', 'how to print it').choices(['table', 'csv', 'json']).default('table'))
+    .addOption(json())
+    .action(async (options) => set(await (await import('./audit-report.ts')).auditReport(options)));
+
+  policy
+    .command('bundle')
+    .description('sign a policy, with all that it extends, for the sidecars of a fleet to fetch by URL')
+    .requiredOption('--policy <path>', 'a file, a folder, library/<name>')
+    .requiredOption('--key <file>', 'the private key, PEM or JWK; the sidecars pin its public half')
+    .addOption(
+      new Option('--version <number>', 'higher than that of the bundle before').argParser(count).makeOptionMandatory(),
+    )
+    .addOption(new Option('--expires <duration>', 'such as 30d or 12h; default: never').argParser(lifetime))
+    .option('--group <name>', 'the only group that may use it; default: any')
+    .option('--key-id <id>', 'kid; default: that of the JWK, or the thumbprint of the key')
+    .option('-o, --output <file>', 'write it there; default: print it')
+    .addOption(json())
+    .action(async (options) => set(await (await import('./policy-bundle.ts')).policyBundle(options)));
 
   const files = () =>
     new Option('-f, --file <path>', 'a manifest, a folder of them, or - for standard input; may be repeated')
@@ -154,6 +199,20 @@ function percent(text: string): number {
   const value = Number(text);
   if (!(value >= 0 && value <= 100) || text.trim() === '') throw new InvalidArgumentError('It is not from 0 to 100.');
   return value;
+}
+
+function count(text: string): number {
+  const value = Number(text);
+  if (!/^\d+$/.test(text) || !Number.isSafeInteger(value) || value < 1)
+    throw new InvalidArgumentError('It is not a whole number from 1 on.');
+  return value;
+}
+
+/** Milliseconds. Days too, which no setting of a running sidecar needs. */
+function lifetime(text: string): number {
+  const [, digits, unit] = /^([1-9]\d{0,4})(m|h|d)$/.exec(text) ?? [];
+  if (digits === undefined) throw new InvalidArgumentError('It is not a duration such as 30d, 12h or 90m.');
+  return Number(digits) * { m: 60_000, h: 3_600_000, d: 86_400_000 }[unit as 'm' | 'h' | 'd'];
 }
 
 function collect(value: string, earlier: readonly string[] = []): readonly string[] {
