@@ -1,7 +1,7 @@
 /**
  * What is remembered of many calls of the same thing: enough to say what they had in common, in bounded memory. Pure.
  */
-import { type RecordedRequest } from './recorded.ts';
+import type { RecordedRequest } from './recorded.ts';
 import { REDACTED } from './redact.ts';
 
 /** Different values that are remembered of one thing. Beyond, it only matters that there were more. */

@@ -1,0 +1,84 @@
+/**
+ * `sidecar audit report`: who called what how often, what it cost and how long it took, from audit files. Starts nothing
+ * and connects to nothing.
+ */
+import { parseDuration } from '../config/quantity.ts';
+import { AuditReport, DIMENSIONS, type Dimension, type Report, type ReportRow } from '../telemetry/audit-report.ts';
+import { describeReading, readAuditFiles, tellSentence } from './audit-files.ts';
+import { writeJson } from './check.ts';
+import { type Cell, csvText, tableText } from './rows-text.ts';
+
+export interface AuditReportOptions {
+  readonly audit: readonly string[];
+  /** `agent,server,tool`, or some of them. */
+  readonly by: string;
+  /** A time, or how long ago. */
+  readonly since?: string;
+  readonly until?: string;
+  readonly format: 'table' | 'csv' | 'json';
+  readonly json: boolean;
+}
+
+export async function auditReport({ audit, by, since, until, format, json }: AuditReportOptions): Promise<number> {
+  const asJson = json || format === 'json';
+  const dimensions = by
+    .split(',')
+    .filter((name): name is Dimension => (DIMENSIONS as readonly string[]).includes(name));
+  if (dimensions.length !== by.split(',').length || new Set(dimensions).size !== dimensions.length)
+    return tellSentence(asJson, `--by takes each of ${DIMENSIONS.join(', ')} once, with commas between`);
+  const now = Date.now();
+  const from = since === undefined ? Number.NEGATIVE_INFINITY : momentOf(since, now);
+  const to = until === undefined ? Number.POSITIVE_INFINITY : momentOf(until, now);
+  if (from === undefined || to === undefined)
+    return tellSentence(
+      asJson,
+      '--since and --until take a time such as 2026-03-01T12:00:00Z, or how long ago, such as 24h',
+    );
+
+  const report = new AuditReport(dimensions);
+  const read = await readAuditFiles(audit, (record) => {
+    if (record.time >= from && record.time < to) report.add(record);
+  });
+  if (!read.ok) return tellSentence(asJson, read.error);
+  const { result } = report;
+  if (asJson) writeJson({ ok: true, ...result, read: read.value });
+  else if (format === 'csv') process.stdout.write(csvText(headerOf(dimensions), rowsOf(result, dimensions)));
+  else
+    process.stdout.write(
+      tableText(headerOf(dimensions), [...rowsOf(result, dimensions), labelled('(total)', result.total, dimensions)]),
+    );
+  if (!asJson) process.stderr.write(`${describeReading(read.value)}\n`);
+  return 0;
+}
+
+function momentOf(text: string, now: number): number | undefined {
+  const ago = parseDuration(text);
+  if (ago !== undefined) return now - ago;
+  const time = /^\d{4}-\d{2}-\d{2}/.test(text) ? Date.parse(text) : Number.NaN;
+  return Number.isNaN(time) ? undefined : time;
+}
+
+const FIGURES = ['calls', 'refused', 'limited', 'errors', 'tokensIn', 'tokensOut', 'cost', 'p50Ms', 'p99Ms'] as const;
+
+function headerOf(dimensions: readonly Dimension[]): string[] {
+  return [...dimensions, ...FIGURES];
+}
+
+function cellsBy(dimensions: readonly Dimension[]): (row: ReportRow) => Cell[] {
+  return (row) => [...dimensions.map((dimension) => row.names[dimension]), ...FIGURES.map((figure) => row[figure])];
+}
+
+/** What has no row of its own is a row too: nothing is missing from the sums. */
+function rowsOf({ rows, others }: Report, dimensions: readonly Dimension[]): Cell[][] {
+  return [
+    ...rows.map(cellsBy(dimensions)),
+    ...(others === undefined ? [] : [labelled('(others)', others, dimensions)]),
+  ];
+}
+
+function labelled(label: string, row: ReportRow, dimensions: readonly Dimension[]): Cell[] {
+  return [
+    ...dimensions.map((_dimension, index) => (index === 0 ? label : '')),
+    ...FIGURES.map((figure) => row[figure]),
+  ];
+}
