@@ -28,11 +28,6 @@ export function describeDrift(before: ToolDefinition, after: ToolDefinition): st
   return rest > 0 ? [...changes.slice(0, CHANGES_MAX), `and ${rest} more`] : changes;
 }
 
-/** A text in quotes, on one line, with its hidden characters as escapes; cut when it is long. */
-export function quoteText(text: string): string {
-  return excerpt(text, 0);
-}
-
 function hintChanges(before: unknown = {}, after: unknown = {}): string[] {
   if (!isMapping(before) || !isMapping(after)) return [];
   return keysOf(before, after).map((key) => change(showName(key), ownMember(before, key), ownMember(after, key)));

@@ -8,11 +8,12 @@ import type { OpenedBundle } from '../bundle/open.ts';
 import type { Loaded } from '../config/assemble.ts';
 import { discoverConfig } from '../config/discover.ts';
 import type { PolicySource } from '../config/policy-source.ts';
-import { formatProblems, showFile } from '../config/problem.ts';
+import { formatProblems, type Problem, showFile } from '../config/problem.ts';
 import { isLoopback, showAddress } from '../config/quantity.ts';
 import type { Config, ServerConfig } from '../config/schema.ts';
 import { maskSecrets, showUrl } from '../config/secret-shapes.ts';
 import { withoutEndpoint } from '../config/virtual-endpoint.ts';
+import { describePins } from './pin-text.ts';
 
 export interface CheckOptions {
   readonly config?: string;
@@ -23,16 +24,19 @@ export interface CheckOptions {
 
 export async function check({ config, connect, json }: CheckOptions): Promise<number> {
   const loaded = await discoverConfig(config);
-  if (!loaded.ok) {
-    if (json) writeJson({ ok: false, problems: loaded.error });
-    else process.stderr.write(`${formatProblems(loaded.error)}\n`);
-    return 2;
-  }
+  if (!loaded.ok) return tellProblems(loaded.error, json);
+  if (!loaded.value.lock.ok) return tellProblems(loaded.value.lock.error, json);
   const explanation = explain(loaded.value);
   if (connect) return checkConnections(loaded.value, explanation, json);
   if (json) writeJson({ ok: true, ...explanation });
   else process.stdout.write(describe(explanation));
   return 0;
+}
+
+export function tellProblems(problems: readonly Problem[], json: boolean): 2 {
+  if (json) writeJson({ ok: false, problems });
+  else process.stderr.write(`${formatProblems(problems)}\n`);
+  return 2;
 }
 
 async function checkConnections(loaded: Loaded, explanation: Explanation, json: boolean): Promise<number> {
@@ -69,6 +73,8 @@ export interface Explanation {
     readonly quotas: readonly string[];
   };
   readonly agents: readonly { readonly name: string; readonly may: readonly string[] }[];
+  /** Of the tools; empty without a lock. */
+  readonly pins: readonly string[];
   /** What holds for everyone. */
   readonly rules: readonly string[];
   readonly warnings: readonly string[];
@@ -83,6 +89,7 @@ export function explain({
   policySource,
   policyDocument,
   bundle,
+  lock,
   notes,
 }: Loaded): Explanation {
   // It has compiled, so that this cannot fail; the schema fills in the defaults.
@@ -109,6 +116,7 @@ export function explain({
           `${name}, for each ${key.join(' and ')}: ${[calls && `${calls} calls`, tokens && `${tokens} tokens`, burst && `burst ${burst}`].filter(Boolean).join(', ')}`,
       ),
     },
+    pins: describePins({ config, lock }),
     agents: [...new Set([...known, ...named])].map((name) => ({ name, may: grantsOf(name, policy) })),
     rules: policy.rules.map(({ name, allow = [], deny = [], when, mode }) => {
       const condition = when === undefined ? '' : ` when ${when}`;
@@ -233,6 +241,7 @@ function describe(it: Explanation): string {
       'agents',
       it.agents.map(({ name, may }) => `${name}: ${may.join(' | ') || 'no role; only what the rules say'}`),
     ),
+    section('pins', it.pins.length > 0 ? it.pins : ['none: sidecar pin writes sidecar.lock']),
     section('rules', it.rules),
     section('quotas', it.policy.quotas),
     section('mind', it.warnings),

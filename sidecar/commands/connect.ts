@@ -7,9 +7,9 @@ import type { Subject } from '../../policies/decision.ts';
 import { listedTarget, listKindOf } from '../../policies/methods.ts';
 import { ok, type Result } from '../../policies/result.ts';
 import type { Loaded } from '../config/assemble.ts';
-import { createLogger, scrub } from '../telemetry/log.ts';
-import { createUpstreams } from '../upstream/create.ts';
-import { listTools, type ToolList } from '../upstream/list-tools.ts';
+import { scrub } from '../telemetry/log.ts';
+import type { ToolList } from '../upstream/list-tools.ts';
+import { listServers } from './list-servers.ts';
 
 export type Connection =
   | {
@@ -24,7 +24,6 @@ export type Connection =
     }
   | { readonly server: string; readonly ok: false; readonly problem: string };
 
-const CHILDREN_GRACE_MS = 2_000;
 /** Names shown of one agent's tools; `--json` has them all. */
 const SHOWN_MAX = 100;
 
@@ -33,50 +32,35 @@ const SHOWN_MAX = 100;
  * @returns the connections in the order of the configuration; the error is one of configuration.
  */
 export async function connect(
-  { config, policy, environment }: Loaded,
+  loaded: Loaded,
   agents: readonly string[],
 ): Promise<Result<readonly Connection[], string>> {
-  const log = createLogger({
-    level: 'error',
-    json: false,
-    write: (line) => process.stderr.write(line),
-    now: Date.now,
-  });
-  const upstreams = await createUpstreams(config, environment, { log, now: () => performance.now() });
-  if (!upstreams.ok) return upstreams;
-  const { byName, credentials, close } = upstreams.value;
+  const listings = await listServers(loaded);
+  if (!listings.ok) return listings;
   const subjects = agents.map(
-    (name): Subject => ({ agent: { name, group: config.group, roles: [], claims: {} }, user: undefined }),
+    (name): Subject => ({ agent: { name, group: loaded.config.group, roles: [], claims: {} }, user: undefined }),
   );
-  try {
-    return ok(
-      await Promise.all(
-        [...byName].map(async ([server, upstream]): Promise<Connection> => {
-          const listed = await listTools(upstream, credentials.get(server));
-          if (!listed.ok) return { server, ok: false, problem: `${server} ${listed.error}` };
-          const { era, protocolVersion, serverInfo, tools } = listed.value;
-          const targets = tools.flatMap((tool) => listedTarget(server, LIST, tool) ?? []);
-          return {
-            server,
-            ok: true,
-            era,
-            protocolVersion,
-            says:
-              [serverInfo?.name, serverInfo?.version].filter((part) => typeof part === 'string').join(' ') || undefined,
-            tools: tools.length,
-            agents: subjects.map((subject) => ({
-              name: subject.agent.name,
-              sees: targets.flatMap((target) =>
-                target.kind === 'tool' && isVisible(policy, subject, target) ? [target.name] : [],
-              ),
-            })),
-          };
-        }),
-      ),
-    );
-  } finally {
-    await close(CHILDREN_GRACE_MS);
-  }
+  return ok(
+    listings.value.map(({ server, listed }): Connection => {
+      if (!listed.ok) return { server, ok: false, problem: `${server} ${listed.error}` };
+      const { era, protocolVersion, serverInfo, tools } = listed.value;
+      const targets = tools.flatMap((tool) => listedTarget(server, LIST, tool) ?? []);
+      return {
+        server,
+        ok: true,
+        era,
+        protocolVersion,
+        says: [serverInfo?.name, serverInfo?.version].filter((part) => typeof part === 'string').join(' ') || undefined,
+        tools: tools.length,
+        agents: subjects.map((subject) => ({
+          name: subject.agent.name,
+          sees: targets.flatMap((target) =>
+            target.kind === 'tool' && isVisible(loaded.policy, subject, target) ? [target.name] : [],
+          ),
+        })),
+      };
+    }),
+  );
 }
 
 const LIST = listKindOf('tools/list')!;

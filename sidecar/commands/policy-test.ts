@@ -8,8 +8,8 @@ import { ok, type Result } from '../../policies/result.ts';
 import { findCasesFiles, type LoadedCases, loadCases } from '../config/cases-file.ts';
 import { findNamedPolicy } from '../config/named-policy.ts';
 import { type LoadedPolicy, libraryFolder, policyPath } from '../config/policy-source.ts';
-import { formatProblems, type Problem, showFile, wholeFile } from '../config/problem.ts';
-import { writeJson } from './check.ts';
+import { type Problem, showFile, wholeFile } from '../config/problem.ts';
+import { tellProblems, writeJson } from './check.ts';
 import { describeDecision, describePart, finderOf, havingPart, placeOf } from './policy-text.ts';
 
 export interface PolicyTestOptions {
@@ -31,12 +31,6 @@ export async function policyTest(paths: readonly string[], options: PolicyTestOp
   if (options.json) writeJson({ ok: isOk, ...report });
   else process.stdout.write(describe(report, options.coverage));
   return isOk ? 0 : 1;
-}
-
-function tellProblems(problems: readonly Problem[], json: boolean): 2 {
-  if (json) writeJson({ ok: false, problems });
-  else process.stderr.write(`${formatProblems(problems)}\n`);
-  return 2;
 }
 
 async function filesOf(

@@ -64,7 +64,7 @@ function untilTold(): Promise<void> {
 
 /** What a person wants to know at this moment: where, how to use it, what is allowed, where it is recorded. */
 export function greeting(loaded: Loaded, mcp: readonly string[], admin: string): string {
-  const { agents, rules, policy, warnings } = explain(loaded);
+  const { agents, rules, policy, pins, warnings } = explain(loaded);
   const lines = [
     '',
     ...howToConnect(loaded, mcp),
@@ -74,6 +74,7 @@ export function greeting(loaded: Loaded, mcp: readonly string[], admin: string):
     ...rules.map((rule) => `         rule ${rule}`),
     ...policy.quotas.map((quota) => `         quota ${quota}`),
     ...(policy.mode === 'audit' ? [`         to enforce: ${howToEnforce(loaded, policy.file)}`] : []),
+    ...pins.map((pin, index) => `${index === 0 ? 'pins    ' : '        '} ${pin}`),
     `audit    ${showFile(loaded.config.audit.path)}`,
     `metrics  ${admin}/metrics`,
     ...warnings.map((warning) => `mind     ${warning}`),

@@ -6,6 +6,7 @@
  * byte for byte: so no key stands there twice, and no definition was edited beside its fingerprint.
  */
 import { createHash } from 'node:crypto';
+import { rename, rm, writeFile } from 'node:fs/promises';
 import { escapeHiddenInJson } from '../../policies/hidden-characters.ts';
 import { err, ok, type Result } from '../../policies/result.ts';
 import { type Defined, definitionOf, type ToolDefinition } from '../../policies/tool-definition.ts';
@@ -40,6 +41,22 @@ export function renderLock(lock: Lock): string {
   const servers = Object.fromEntries([...lock].map(([server, tools]) => [server, Object.fromEntries(tools)]));
   const json = JSON.stringify(sortMembers({ servers, version: VERSION }), undefined, 2);
   return `${HEADER}\n${escapeHiddenInJson(json)}\n`;
+}
+
+/** Replaces the file at once, so that nobody reads half of it. The error is a sentence. */
+export async function writeLock(file: string, lock: Lock): Promise<Result<void, string>> {
+  const text = renderLock(lock);
+  if (Buffer.byteLength(text) > LOCK_MEBIBYTES_MAX * 1024 * 1024)
+    return err(`${file} would be larger than ${LOCK_MEBIBYTES_MAX} MiB: pin fewer servers, with --server`);
+  const temporary = `${file}.${process.pid}.tmp`;
+  try {
+    await writeFile(temporary, text);
+    await rename(temporary, file);
+    return ok(undefined);
+  } catch (error) {
+    await rm(temporary, { force: true });
+    return err(`${file} cannot be written (${(error as NodeJS.ErrnoException).code})`);
+  }
 }
 
 /**

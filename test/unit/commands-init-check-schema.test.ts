@@ -293,6 +293,8 @@ describe('schema', () => {
       'identify',
       'servers',
       'policy',
+      'bundle',
+      'pins',
       'telemetry',
       'audit',
       'timeouts',
@@ -301,6 +303,7 @@ describe('schema', () => {
       'cache',
       'drain',
       'quotaStore',
+      'state',
       'log',
     ]);
     assert.equal(schema.additionalProperties, false);
