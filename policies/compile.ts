@@ -4,6 +4,7 @@
  * All problems are reported at once, each with its path in the document. A policy with a problem compiles to nothing.
  */
 import { compileCondition } from './cel.ts';
+import { compileBudget, compiled, compilePrice, compileQuota } from './compile-quota.ts';
 import { compileGlob } from './glob.ts';
 import type { CompiledPolicy, CompiledQuota, CompiledSelector, Dimension, Grant } from './policy.ts';
 import { parseRate } from './rate.ts';
@@ -11,7 +12,8 @@ import { parsePointer } from './redact.ts';
 import { err, ok, type Result } from './result.ts';
 import { type PolicyDocument, policySchema } from './schema.ts';
 import { indexGrants } from './selector-index.ts';
-import { normaliseUri } from './uri.ts';
+import { withNormalForms } from './uri.ts';
+import { compileVirtualServer } from './virtual.ts';
 
 export type { CompiledPolicy } from './policy.ts';
 
@@ -32,7 +34,7 @@ export function compilePolicy(
 
   const policy = parsed.data;
   const grants = [...roleGrants(policy), ...policy.rules.map(ruleGrant)];
-  const quotas = policy.quotas.map(compileQuota);
+  const quotas = [...policy.quotas.map(compileQuota), ...policy.budgets.map(compileBudget)];
   const conditions = [...grants, ...quotas].map(({ condition }) => condition);
   return ok({
     audit: policy.mode === 'audit',
@@ -41,6 +43,7 @@ export function compilePolicy(
     index: indexGrants(grants),
     agentRoles: new Map(Object.entries(policy.agents).map(([agent, { roles }]) => [agent, roles])),
     quotas,
+    prices: policy.prices.map(compilePrice),
     redactions: policy.redact.map((redaction) => ({
       server: compiled(compileGlob(redaction.server)),
       tools: redaction.tools?.map((glob) => compiled(compileGlob(glob))),
@@ -49,6 +52,10 @@ export function compilePolicy(
     env: Object.fromEntries(Object.entries(env).filter((entry): entry is [string, string] => entry[1] !== undefined)),
     usesAnnotations: conditions.some((condition) => condition?.usesAnnotations),
     hidesTools: grants.some(hidesTools),
+    virtualServers: new Map(
+      Object.entries(policy.virtualServers).map(([name, one]) => [name, compileVirtualServer(name, one)]),
+    ),
+    within: undefined,
     memo: new Map(),
   });
 }
@@ -93,45 +100,11 @@ function compileSelector({
   resources = [],
   methods = [],
 }: Selector): CompiledSelector {
-  const normalised = resources.map(normaliseUri).filter((pattern) => !resources.includes(pattern));
-  return { server, tool: tools, prompt: prompts, resource: [...resources, ...normalised], method: methods };
-}
-
-function compileQuota({
-  name,
-  when,
-  key,
-  calls,
-  tokens,
-  burst,
-  onLimit,
-}: PolicyDocument['quotas'][number]): CompiledQuota {
-  const bound = (rate: string | undefined, dimension: Dimension, what: string) => {
-    if (rate === undefined) return [];
-    const { limit, windowMs } = compiled(parseRate(rate));
-    return [{ limit, windowMs, dimension, keyPrefix: JSON.stringify([name, what, windowMs]) }];
-  };
-  return {
-    name,
-    condition: when === undefined ? undefined : compiled(compileCondition(when)),
-    key,
-    onLimit,
-    bounds: [
-      ...bound(calls, 'calls', 'calls'),
-      ...bound(tokens, 'tokens', 'tokens'),
-      ...bound(burst, calls === undefined ? 'tokens' : 'calls', 'burst'),
-    ],
-  };
-}
-
-/** The schema has compiled every part once, to report it at its path; here it cannot fail. */
-function compiled<T>(result: Result<T, string>): T {
-  if (!result.ok) throw new Error(`the policy's schema let through what does not compile: ${result.error}`);
-  return result.value;
+  return { server, tool: tools, prompt: prompts, resource: withNormalForms(resources), method: methods };
 }
 
 /** Keys of a coming version: refused like any unknown key, with a word that nobody has mistyped. */
-const KEYS_OF_LATER: ReadonlySet<string> = new Set(['budgets', 'prices', 'virtualServers']);
+const KEYS_OF_LATER: ReadonlySet<string> = new Set();
 
 type Issue = NonNullable<ReturnType<typeof policySchema.safeParse>['error']>['issues'][number];
 

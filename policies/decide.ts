@@ -11,10 +11,13 @@ import type { Call, Decision, Refused, Subject, Target } from './decision.ts';
 import type { Candidates, CompiledPolicy, Grant } from './policy.ts';
 import { ok, type Result } from './result.ts';
 import { placesOf } from './selector-index.ts';
+import { hasMember } from './virtual.ts';
 
 export type { CompiledPolicy } from './policy.ts';
 
 export function decide(policy: CompiledPolicy, subject: Subject, target: Target, call: Call): Decision {
+  const outside = outsideOf(policy, target);
+  if (outside !== undefined) return outside;
   const candidates = candidatesFor(policy, subject, target);
   const variables = candidates.conditional
     ? variablesOf(subject, candidates.roles, target, policy.env, call)
@@ -27,14 +30,20 @@ export function decide(policy: CompiledPolicy, subject: Subject, target: Target,
   return audited.effect === 'allow' ? enforced : { ...enforced, wouldBe: audited };
 }
 
-/** Whether the target is shown in a list. In audit mode everything is. */
+/** Whether the target is shown in a list. In audit mode everything is that the virtual server has. */
 export function isVisible(policy: CompiledPolicy, subject: Subject, target: Target): boolean {
+  if (outsideOf(policy, target) !== undefined) return false;
   if (policy.audit) return true;
   const candidates = candidatesFor(policy, subject, target);
   const variables = candidates.conditional
     ? variablesOf(subject, candidates.roles, target, policy.env, undefined)
     : undefined;
   return judge(policy, candidates, variables, false).effect !== 'hide';
+}
+
+function outsideOf({ within }: CompiledPolicy, target: Target): Refused | undefined {
+  if (within === undefined || hasMember(within, target)) return undefined;
+  return hide(within.label, `${within.label} does not have it`);
 }
 
 /** @param perCall `false`: only visibility is asked, and the answer is `allow` or `hide`. */

@@ -1,9 +1,10 @@
 /**
  * A compiled policy: what compile.ts makes and decide.ts, quota.ts and redact.ts read. Types only.
  */
-import type { Condition } from './cel.ts';
+import type { Condition, ValueExpression } from './cel.ts';
+import type { Dimension } from './charge.ts';
 import type { Glob } from './glob.ts';
-import type { GrantIndex } from './selector-index.ts';
+import type { GrantIndex, SelectorIndex } from './selector-index.ts';
 
 /** One list of selectors with its effect: a rule, or a side of a role. */
 export interface Grant {
@@ -38,6 +39,15 @@ export interface Candidates {
   readonly conditional: boolean;
 }
 
+/** A named subset of what some servers offer. */
+export interface VirtualServer {
+  /** What a decision names. */
+  readonly label: string;
+  readonly members: SelectorIndex;
+  /** Those that its members are of. */
+  readonly servers: ReadonlySet<string>;
+}
+
 export interface CompiledPolicy {
   /** `mode: audit` for the whole policy: everything is let through. */
   readonly audit: boolean;
@@ -47,7 +57,9 @@ export interface CompiledPolicy {
   readonly index: GrantIndex;
   /** Agent name, or `*`, to roles. */
   readonly agentRoles: ReadonlyMap<string, readonly string[]>;
+  /** Budgets too. */
   readonly quotas: readonly CompiledQuota[];
+  readonly prices: readonly CompiledPrice[];
   readonly redactions: readonly Redaction[];
   /** The variable `env` of conditions. */
   readonly env: Readonly<Record<string, string>>;
@@ -55,6 +67,9 @@ export interface CompiledPolicy {
   readonly usesAnnotations: boolean;
   /** Some rule hides tools: then the server's own words for a tool that it does not have would tell the two apart. */
   readonly hidesTools: boolean;
+  readonly virtualServers: ReadonlyMap<string, VirtualServer>;
+  /** Whatever is outside of it is hidden; `undefined` at a server's own endpoint. See virtual.ts. */
+  readonly within: VirtualServer | undefined;
   /** decide.ts remembers here what it found. Bounded there. */
   readonly memo: Map<string, Candidates>;
 }
@@ -64,17 +79,38 @@ export interface Rate {
   readonly windowMs: number;
 }
 
-export type Dimension = 'calls' | 'tokens';
-export type KeyPart = 'agent' | 'user' | 'group' | 'session' | 'server' | 'tool';
+/** What tells the counters of a quota apart; `of`: the value of an expression. */
+export type KeyPart = 'agent' | 'user' | 'group' | 'session' | 'server' | 'tool' | { readonly of: ValueExpression };
 
+/** A quota, or a budget. */
 export interface CompiledQuota {
   readonly name: string;
+  readonly kind: 'quota' | 'budget';
   readonly condition: Condition | undefined;
   readonly key: readonly KeyPart[];
   /** How a refusal is told: as an HTTP status, or as a tool result that the model reads. */
   readonly onLimit: 'refuse' | 'toolError';
-  /** One for each of calls, tokens and burst that is given. */
-  readonly bounds: readonly (Rate & { readonly dimension: Dimension; readonly keyPrefix: string })[];
+  /** A stream may be cut off when what it brings is too much. */
+  readonly hard: boolean;
+  /** Share of the limit, 0 to 1. */
+  readonly warnAt: number;
+  /** One for each of calls, tokens, burst, concurrent and cost that is given. */
+  readonly bounds: readonly Bound[];
+}
+
+/** See charge.ts. */
+export interface Bound extends Rate {
+  readonly period: 'day' | 'month' | undefined;
+  readonly dimension: Dimension;
+  readonly keyPrefix: string;
+}
+
+/** In millionths. */
+export interface CompiledPrice {
+  readonly server: Glob;
+  readonly tools: readonly Glob[];
+  readonly perCall: number;
+  readonly perToken: number;
 }
 
 /** Segments of a JSON Pointer, unescaped. */

@@ -12,6 +12,7 @@ import { decideAll } from './judge.ts';
 import type { CompiledPolicy, Grant } from './policy.ts';
 import { questionOf, type RecordedQuestion, type RecordedRequest, Unknowns } from './recorded.ts';
 import { ok } from './result.ts';
+import { policyAt } from './virtual.ts';
 
 export type Rejudgement =
   | { readonly kind: 'sure'; readonly isLetThrough: boolean; readonly decision: Decision }
@@ -51,7 +52,9 @@ function whyUnjudged({ cut, roles }: RecordedRequest): string | undefined {
   return roles === 'omitted' ? 'the roles of the agent were too long to be recorded' : undefined;
 }
 
-function decisionOf(policy: CompiledPolicy, { subject, targets, call }: RecordedQuestion): Decision {
+function decisionOf(whole: CompiledPolicy, { subject, virtual, targets, call }: RecordedQuestion): Decision {
+  const policy = policyAt(whole, virtual);
+  if (policy === undefined) return { effect: 'hide', rule: undefined, reason: `there is no virtual server ${virtual}` };
   if (targets.ok) return decideAll(policy, subject, targets.value, call).decision;
   return { effect: 'refuse', rule: undefined, reason: `the message is malformed: ${targets.error}` };
 }

@@ -27,9 +27,14 @@ export function messageOf(request: Request): { readonly server: string; readonly
 }
 
 function named(method: string, qualified: string, args: Params) {
-  const dot = qualified.indexOf('.');
-  const body = bodyOf(method, { name: qualified.slice(dot + 1), arguments: args });
-  return { server: qualified.slice(0, dot), body };
+  const { server, name } = splitQualified(qualified);
+  return { server, body: bodyOf(method, { name, arguments: args }) };
+}
+
+/** The server is empty when it is not as {@link QUALIFIED_NAME}. */
+export function splitQualified(qualified: string): { readonly server: string; readonly name: string } {
+  const dot = QUALIFIED_NAME.test(qualified) ? qualified.indexOf('.') : 0;
+  return { server: qualified.slice(0, dot), name: qualified.slice(dot + 1) };
 }
 
 function bodyOf(method: string, params: Params): Params {

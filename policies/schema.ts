@@ -5,12 +5,20 @@
  * The only file here that imports zod.
  */
 import * as z from 'zod';
-import { compileCondition, EXPRESSION_MAX } from './cel.ts';
+import { parseCost } from './budget.ts';
+import { compileCondition, compileValue, EXPRESSION_MAX } from './cel.ts';
 import { GLOB_MAX, globProblem } from './glob.ts';
 import { parseRate, RATE } from './rate.ts';
 import { parsePointer } from './redact.ts';
+import { splitQualified } from './request.ts';
 
 const name = z.string().min(1).max(100);
+
+/** Of a server, and of a virtual one: both stand in a path. */
+const serverName = z
+  .string()
+  .max(63)
+  .regex(/^[a-z0-9][a-z0-9-]*$/, 'is not a server name: lower-case letters, digits and dashes, at most 63');
 
 const glob = z.string().min(1).max(GLOB_MAX).superRefine(report(globProblem));
 const globs = z.array(glob).min(1).max(1000);
@@ -56,20 +64,70 @@ const rule = z
     message: 'needs exactly one of allow and deny',
   });
 
+const keyPart = z.union([
+  z.enum(['agent', 'user', 'group', 'session', 'server', 'tool']),
+  z.strictObject({
+    cel: z
+      .string()
+      .min(1)
+      .max(EXPRESSION_MAX)
+      .superRefine(report((text) => problemOf(compileValue(text))))
+      .describe('A CEL expression: each value has a counter of its own.'),
+  }),
+]);
+
+/** What quotas and budgets have in common. */
+const counted = {
+  name,
+  when: condition.optional(),
+  key: z.array(keyPart).min(1).max(16).describe('What each has a counter of its own.'),
+  onLimit: z
+    .enum(['refuse', 'toolError'])
+    .default('refuse')
+    .describe('refuse: HTTP 429. toolError: a tool result with isError, so that the model reads it.'),
+  hard: z.boolean().default(false).describe('A stream is cut off when what it brings is too much.'),
+  warnAt: z
+    .string()
+    .regex(/^(?:[1-9]\d?|100)%$/, 'must be a share of the limit from 1% to 100%, for example 80%')
+    .default('80%')
+    .describe('When the audit is warned. Default 80%.'),
+};
+
 const quota = z
   .strictObject({
-    name,
-    when: condition.optional(),
-    key: z.array(z.enum(['agent', 'user', 'group', 'session', 'server', 'tool'])).min(1),
+    ...counted,
     calls: rate.optional(),
     tokens: rate.optional(),
     burst: rate.optional().describe('A second, shorter bound on the calls, or on the tokens when calls is not given.'),
-    onLimit: z
-      .enum(['refuse', 'toolError'])
-      .default('refuse')
-      .describe('refuse: HTTP 429. toolError: a tool result with isError, so that the model reads it.'),
+    concurrent: z.int().min(1).max(100_000).optional().describe('Calls under way at a time, in this sidecar.'),
   })
-  .refine(({ calls, tokens }) => calls ?? tokens, { message: 'needs calls, tokens or both' });
+  .refine(({ calls, tokens, concurrent }) => calls ?? tokens ?? concurrent, {
+    message: 'needs calls, tokens or concurrent',
+  })
+  .refine(({ calls, tokens, burst }) => burst === undefined || (calls ?? tokens) !== undefined, {
+    path: ['burst'],
+    message: 'is a second bound on calls or tokens, and neither is given',
+  });
+
+const budget = z.strictObject({
+  ...counted,
+  cost: z
+    .string()
+    .superRefine(report((text) => problemOf(parseCost(text))))
+    .describe('Money for each day or month of UTC, in the unit of the prices: 5/day, 100.50/month.'),
+});
+
+const money = z.number().min(0).max(1_000_000);
+const price = z
+  .strictObject({
+    server: glob.default('*'),
+    tools: globs.default(['*']),
+    perCall: money.default(0),
+    perThousandTokens: money.default(0).describe('Of the arguments and the result together.'),
+  })
+  .refine(({ perCall, perThousandTokens }) => perCall > 0 || perThousandTokens > 0, {
+    message: 'needs perCall or perThousandTokens',
+  });
 
 const redaction = z.strictObject({
   server: glob,
@@ -86,6 +144,32 @@ const redaction = z.strictObject({
     .describe('JSON Pointers (RFC 6901) into the arguments; a segment * matches every index or key.'),
 });
 
+const qualifiedGlob = z
+  .string()
+  .max(GLOB_MAX + 64)
+  .superRefine(
+    report((text) => {
+      const { server, name: glob } = splitQualified(text);
+      return server === '' ? 'must be <server>.<glob>, for example github.list_*' : globProblem(glob);
+    }),
+  );
+const qualifiedGlobs = z.array(qualifiedGlob).min(1).max(1000);
+
+const virtualServer = z
+  .strictObject({
+    tools: qualifiedGlobs.optional().describe('<server>.<glob>'),
+    prompts: qualifiedGlobs.optional().describe('<server>.<glob>'),
+    resources: z
+      .array(z.strictObject({ server: serverName, uris: globs.describe('Globs over the URI.') }))
+      .min(1)
+      .max(1000)
+      .optional(),
+  })
+  .refine(({ tools, prompts, resources }) => tools ?? prompts ?? resources, {
+    message: 'needs at least one of tools, prompts and resources',
+  });
+export type VirtualServerDocument = z.output<typeof virtualServer>;
+
 export const policySchema = z.strictObject({
   version: z.literal(1, { error: 'must be 1, the version of the policy language' }),
   default: z.enum(['deny', 'allow']).default('deny'),
@@ -96,7 +180,13 @@ export const policySchema = z.strictObject({
     .default({})
     .describe('Roles by agent name; "*" gives roles to every agent.'),
   rules: z.array(rule).max(100_000).default([]),
+  virtualServers: z
+    .record(serverName, virtualServer)
+    .default({})
+    .describe('Subsets of the servers, each with an endpoint of its own: /virtual/<name>/mcp.'),
   quotas: z.array(quota).max(1000).default([]),
+  budgets: z.array(budget).max(1000).default([]),
+  prices: z.array(price).max(1000).default([]).describe('All that match a call add up.'),
   redact: z.array(redaction).max(1000).default([]),
 });
 

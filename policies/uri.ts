@@ -39,6 +39,11 @@ export function normaliseUri(uri: string): string {
   return decoded.replace(/^file:(?:\/\/(?:localhost)?\/+|\/(?!\/))/, 'file:///').replace(/(?<!:|:\/)\/{2,}/g, '/');
 }
 
+/** Globs over URIs, each also in its normal form: a URI is judged in both. */
+export function withNormalForms(globs: readonly string[]): readonly string[] {
+  return [...globs, ...globs.map(normaliseUri).filter((glob) => !globs.includes(glob))];
+}
+
 /** Escapes of letters, digits, `-._~` and of characters outside ASCII become what they stand for. */
 function decodeNeedless(escapes: string): string {
   return escapes.toUpperCase().replace(/%(?:[89A-F][0-9A-F])(?:%[89A-F][0-9A-F])*|%[2-7][0-9A-F]/g, (run) => {

@@ -17,6 +17,8 @@ import type { Reply } from './reply.ts';
 /** Where the request's path leads. */
 export interface Route {
   readonly server: string;
+  /** The name of the virtual server in the path. */
+  readonly virtual: string | undefined;
   readonly upstream: Upstream;
 }
 

@@ -12,6 +12,8 @@ export interface SealedSession {
   readonly agent: string;
   readonly upstreamSessionId: string;
   readonly protocolVersion: string | undefined;
+  /** The virtual server at whose endpoint it was opened. */
+  readonly virtual: string | undefined;
 }
 
 export interface Sealer {
@@ -35,10 +37,10 @@ const SEALED_MAX = 8192;
  */
 export function createSealer(key: Buffer, randomBytes: RandomBytes): Sealer {
   return {
-    seal({ server, agent, upstreamSessionId, protocolVersion }) {
+    seal({ server, agent, upstreamSessionId, protocolVersion, virtual }) {
       const nonce = Buffer.from(randomBytes(NONCE_BYTES));
       const cipher = createCipheriv(CIPHER, key, nonce).setAAD(PURPOSE);
-      const plain = JSON.stringify([server, agent, upstreamSessionId, protocolVersion ?? null]);
+      const plain = JSON.stringify([server, agent, upstreamSessionId, protocolVersion ?? null, virtual ?? null]);
       return Buffer.concat([nonce, cipher.update(plain, 'utf8'), cipher.final(), cipher.getAuthTag()]).toString(
         'base64url',
       );
@@ -57,10 +59,16 @@ export function createSealer(key: Buffer, randomBytes: RandomBytes): Sealer {
       } catch {
         return undefined; // The tag does not fit: forged, damaged, or sealed under another key.
       }
-      const [server, agent, upstreamSessionId, protocolVersion] = JSON.parse(
+      const [server, agent, upstreamSessionId, protocolVersion, virtual] = JSON.parse(
         Buffer.concat([start, end]).toString(),
-      ) as [string, string, string, string | null];
-      return { server, agent, upstreamSessionId, protocolVersion: protocolVersion ?? undefined };
+      ) as [string, string, string, string | null, string | null];
+      return {
+        server,
+        agent,
+        upstreamSessionId,
+        protocolVersion: protocolVersion ?? undefined,
+        virtual: virtual ?? undefined,
+      };
     },
   };
 }

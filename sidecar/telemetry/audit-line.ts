@@ -42,6 +42,7 @@ export function formatExchange(exchange: FinishedExchange, sequence: number, omi
     (exchange.roles.length === 0 ? '' : shared('roles', exchange.roles)) +
     text('user', exchange.user) +
     word('server', exchange.server) +
+    word('virtual', exchange.virtual) +
     word('method', exchange.method) +
     word('tool', exchange.tool) +
     word('prompt', exchange.prompt) +

@@ -21,6 +21,7 @@ const recordSchema = z.object({
   rolesBytes: count,
   user: text,
   server: text,
+  virtual: text,
   method: text,
   tool: text,
   prompt: text,

@@ -28,6 +28,8 @@ export interface FinishedExchange {
   readonly roles: readonly string[];
   readonly user: string | undefined;
   readonly server: string | undefined;
+  /** The virtual server in the path. */
+  readonly virtual: string | undefined;
   /** JSON-RPC method; for GET and DELETE `GET` and `DELETE`. */
   readonly method: string | undefined;
   readonly tool: string | undefined;

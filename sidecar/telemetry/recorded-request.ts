@@ -6,7 +6,7 @@
  * it does not have is `hidden` too, so as not to tell it from others). With every other outcome it was let through:
  * served (`allow`, or `audit` where enforcing would have refused), stopped by a spent quota (`limit`), or failed
  * (`error`). Not taken for requests, since no policy can change what became of them: whatever was refused before the
- * policy was asked, malformed messages, methods that the revision does not have, streams that are opened or closed (GET,
+ * policy was asked, malformed messages, tools that are not as they were pinned (rule `pin`), methods that the revision does not have, streams that are opened or closed (GET,
  * DELETE), and responses.
  */
 import type { Recorded, RecordedRequest } from '../../policies/recorded.ts';
@@ -19,6 +19,7 @@ export function recordedRequest(record: AuditRecord): RecordedRequest | undefine
   const isRefused = (reasonKind === 'hidden' || reasonKind === 'forbidden') && typeof record.upstreamMs !== 'number';
   // A record of these names has no target, hence was not refused by the policy either.
   if (reasonKind === 'malformed' || (NOT_METHODS.has(method) && !isRefused)) return undefined;
+  if (isRefused && record.rule === PIN_RULE) return undefined;
   if (isRefused && record.era === 'modern' && REMOVED.has(method)) return undefined;
   return {
     sequence: record.sequence,
@@ -49,6 +50,8 @@ export function recordedRequest(record: AuditRecord): RecordedRequest | undefine
 
 /** What the record says where there is no method. */
 const NOT_METHODS = new Set(['GET', 'DELETE', 'response']);
+/** Refused whatever the policy says. */
+const PIN_RULE = 'pin';
 /** Refused in 2026-07-28 whatever the policy says. */
 const REMOVED = new Set(['resources/subscribe', 'resources/unsubscribe']);
 /** Ways to know an agent that bring no claims. */

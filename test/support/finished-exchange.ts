@@ -20,6 +20,7 @@ export function finishedExchange(changes: Partial<FinishedExchange> = {}): Finis
     roles: [],
     user: undefined,
     server: 'github',
+    virtual: undefined,
     method: 'tools/call',
     tool: 'list_issues',
     prompt: undefined,

@@ -8,6 +8,7 @@ const SESSION: SealedSession = {
   agent: 'triage',
   upstreamSessionId: 'a1b2-c3d4',
   protocolVersion: '2025-06-18',
+  virtual: undefined,
 };
 const KEY = randomBytes(32);
 const sealer = createSealer(KEY, randomBytes);
@@ -16,6 +17,7 @@ test('what was sealed opens', () => {
   for (const session of [
     SESSION,
     { ...SESSION, protocolVersion: undefined },
+    { ...SESSION, virtual: 'support' },
     { ...SESSION, upstreamSessionId: '~!"\\{}'.repeat(100) },
     { ...SESSION, agent: 'é😀' },
   ]) {

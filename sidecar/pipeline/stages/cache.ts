@@ -42,14 +42,15 @@ export function cache(answers: AnswerCache): Stage<Permitted, Permitted> {
   };
 }
 
-/** Everything that may change the answer: for whom, under which policy, what was asked, and what the client can take. */
+/** Everything that may change the answer: for whom, at which endpoint, under which policy, what was asked, and what the client can take. */
 function keyPartsOf(
-  { subject, policyVersion, protocolVersion }: Permitted,
+  { subject, route, policyVersion, protocolVersion }: Permitted,
   message: NonNullable<Permitted['message']>,
 ): string {
   const { _meta: _, ...params } = message.params ?? {};
   return JSON.stringify([
     subject,
+    route.virtual,
     policyVersion,
     protocolVersion,
     message.method,

@@ -56,6 +56,7 @@ function summarize(exchange: Exchange, ports: ObservePorts): FinishedExchange {
     roles: caller?.roles ?? [],
     user: caller?.user?.sub,
     server: route?.server,
+    virtual: route?.virtual,
     method:
       message === undefined
         ? exchange.request.method === 'POST'

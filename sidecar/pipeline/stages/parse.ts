@@ -107,7 +107,7 @@ export function parse(ports: ParsePorts): Stage<Identified, Parsed> {
   };
 }
 
-/** Finds the upstream's session behind the agent's. It must be this server's and this caller's (GHSA-mvgg-jvj2-4frq). */
+/** Finds the upstream's session behind the agent's. It must be this endpoint's and this caller's (GHSA-mvgg-jvj2-4frq). */
 function openSession(exchange: Exchange, sessions: Sessions): Reason | undefined {
   // 2026-07-28 has no sessions: the header is ignored.
   if (exchange.era === 'modern') return undefined;
@@ -119,9 +119,10 @@ function openSession(exchange: Exchange, sessions: Sessions): Reason | undefined
       kind: 'sessionUnknown',
       detail: 'the session id was not issued by this sidecar, or by an earlier run of it',
     };
-  if (session.server !== exchange.route?.server || session.agent !== exchange.caller?.agent) {
-    return { kind: 'sessionUnknown', detail: 'the session belongs to another agent or server' };
-  }
+  const { route, caller } = exchange;
+  const isHere = session.server === route?.server && session.virtual === route.virtual;
+  if (!isHere || session.agent !== caller?.agent)
+    return { kind: 'sessionUnknown', detail: 'the session belongs to another agent, server or virtual server' };
   exchange.upstreamSessionId = session.upstreamSessionId;
   exchange.sessionHash = session.hash;
   return undefined;
