@@ -4,8 +4,9 @@
  * Where a changed policy judged the same thing of the same agent anew, its newest verdicts count, and the earlier ones
  * are only counted. So requests have to come in the order of time.
  */
-import { matterOf, type Matter, questionOf, type RecordedRequest, Unknowns } from './recorded.ts';
+import { type Matter, matterOf, questionOf, type RecordedRequest, Unknowns } from './recorded.ts';
 import { Seen } from './seen.ts';
+import { labelOfVirtual } from './virtual.ts';
 
 /** One thing that one agent asked for. */
 export interface Need {
@@ -17,6 +18,8 @@ export interface Need {
   readonly refused: Seen;
   /** Judged by policies before that one. */
   readonly earlier: number;
+  /** The virtual servers at which it was let through. */
+  readonly virtuals: ReadonlySet<string>;
 }
 
 interface OpenNeed {
@@ -27,6 +30,7 @@ interface OpenNeed {
   through: Seen;
   refused: Seen;
   earlier: number;
+  readonly virtuals: Set<string>;
 }
 
 /** Different things that are remembered. Beyond, nothing sound can be suggested. */
@@ -36,6 +40,7 @@ export class Needs {
   readonly #unknowns = new Unknowns();
   readonly #byKey = new Map<string, OpenNeed>();
   readonly #rates = new Map<string, MinuteRates>();
+  readonly #serverOfVirtual = new Map<string, string>();
   #requests = 0;
   #unknown = 0;
   #dropped = 0;
@@ -47,6 +52,9 @@ export class Needs {
       return;
     }
     this.#requests += 1;
+    const { virtual, server } = recorded;
+    if (virtual !== undefined && recorded.wasLetThrough && this.#serverOfVirtual.size < NEEDS_MAX)
+      this.#serverOfVirtual.set(virtual, server);
     if (matters.length > 0) this.#rateOf(recorded.agent)?.add(recorded.time);
     for (const matter of matters) this.#see(recorded, matter, file);
   }
@@ -70,6 +78,11 @@ export class Needs {
     return [...this.#byKey.values()];
   }
 
+  /** Virtual servers at which something was let through, lists and the like included, and the server behind each. */
+  get serverOfVirtual(): ReadonlyMap<string, string> {
+    return this.#serverOfVirtual;
+  }
+
   /** Calls a minute of an agent, in the busiest of a hundred minutes in which it called. */
   busiestMinuteOf(agent: string): number {
     return this.#rates.get(agent)?.percentile99() ?? 0;
@@ -87,7 +100,9 @@ export class Needs {
   }
 
   #see(recorded: RecordedRequest, matter: Matter, file: string): void {
-    const { agent, server, policy } = recorded;
+    const { agent, server, policy, virtual, wasLetThrough } = recorded;
+    // Not a refusal of the agent: nobody finds it there.
+    if (!wasLetThrough && virtual !== undefined && recorded.rule === labelOfVirtual(virtual)) return;
     const key = JSON.stringify([agent, server, matter.kind, matter.name]);
     let need = this.#byKey.get(key);
     if (need === undefined) {
@@ -95,14 +110,24 @@ export class Needs {
         this.#dropped += 1;
         return;
       }
-      need = { agent, server, matter, policy, through: new Seen(), refused: new Seen(), earlier: 0 };
+      need = {
+        agent,
+        server,
+        matter,
+        policy,
+        through: new Seen(),
+        refused: new Seen(),
+        earlier: 0,
+        virtuals: new Set(),
+      };
       this.#byKey.set(key, need);
     }
     if (need.policy !== policy) {
       need.earlier += need.through.count + need.refused.count;
       Object.assign(need, { policy, through: new Seen(), refused: new Seen() });
     }
-    (recorded.wasLetThrough ? need.through : need.refused).add(recorded, file);
+    (wasLetThrough ? need.through : need.refused).add(recorded, file);
+    if (wasLetThrough && virtual !== undefined) need.virtuals.add(virtual);
   }
 
   #rateOf(agent: string): MinuteRates | undefined {

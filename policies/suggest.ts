@@ -7,7 +7,7 @@
  * what was left out, and what an earlier policy had judged otherwise.
  */
 import { compileCondition } from './cel.ts';
-import { globProblem, GLOB_MAX } from './glob.ts';
+import { GLOB_MAX, globProblem } from './glob.ts';
 import { showHidden } from './hidden-characters.ts';
 import type { Need, Needs } from './needs.ts';
 import { celText, type Example, separate } from './separate.ts';
@@ -42,8 +42,18 @@ export interface SuggestedRule {
   readonly example: Example | undefined;
 }
 
+/** Of what was let through at its endpoint, by whomever. */
+export interface SuggestedVirtualServer {
+  readonly name: string;
+  /** `<server>.<glob>` */
+  readonly tools: readonly string[];
+  readonly prompts: readonly string[];
+  readonly resources: readonly { readonly server: string; readonly uris: readonly string[] }[];
+}
+
 export interface Suggestion {
   readonly roles: readonly SuggestedRole[];
+  readonly virtualServers: readonly SuggestedVirtualServer[];
   readonly rules: readonly SuggestedRule[];
   /** Was let through for some calls, and is not suggested. */
   readonly leftOut: readonly { readonly need: Need; readonly why: string }[];
@@ -59,21 +69,21 @@ export function suggest(needs: Needs): Suggestion {
   const nameOf = uniqueNames();
   for (const need of needs.all) {
     if (need.through.count === 0) continue;
-    if (need.refused.count === 0 && isAgentKey(need.agent) && isLiteral(need.server) && isExact(need)) {
+    if (need.refused.count === 0 && isAgentKey(need.agent) && isServerName(need.server) && isExact(need)) {
       listIn(exact, need.agent).push(need);
       continue;
     }
-    const rule: SuggestedRule | { readonly why: string } = isLiteral(need.server)
+    const rule: SuggestedRule | { readonly why: string } = isServerName(need.server)
       ? ruleFor(need, nameOf)
       : { why: 'its server has a name that no server of a sidecar can have' };
     if ('why' in rule) leftOut.push({ need, why: rule.why });
     else rules.push(rule);
   }
-  return { roles: rolesOf(exact, nameOf), rules, leftOut };
+  return { roles: rolesOf(exact, nameOf), virtualServers: virtualServersOf(needs), rules, leftOut };
 }
 
 /** The policy as its compiler takes it. */
-export function documentOf({ roles, rules }: Suggestion): Readonly<Record<string, unknown>> {
+export function documentOf({ roles, virtualServers, rules }: Suggestion): Readonly<Record<string, unknown>> {
   return {
     version: 1,
     default: 'deny',
@@ -89,12 +99,49 @@ export function documentOf({ roles, rules }: Suggestion): Readonly<Record<string
       ]),
     ),
     agents: Object.fromEntries(roles.flatMap(({ name, agents }) => agents.map((agent) => [agent, { roles: [name] }]))),
+    ...(virtualServers.length === 0
+      ? undefined
+      : { virtualServers: Object.fromEntries(virtualServers.map(virtualDocumentOf)) }),
     rules: rules.map(({ name, server, section, patterns, when }) => ({
       name,
       allow: [{ server, [section]: patterns }],
       when,
     })),
   };
+}
+
+function virtualDocumentOf({ name, ...members }: SuggestedVirtualServer): [string, object] {
+  return [name, Object.fromEntries(Object.entries(members).filter(([, list]) => list.length > 0))];
+}
+
+/** A virtual server has to name something, and of this one only the lists were asked for. */
+const NO_URI = 'nothing:';
+
+function virtualServersOf(needs: Needs): SuggestedVirtualServer[] {
+  const all = needs.all.filter(({ server }) => isServerName(server));
+  const named = [...needs.serverOfVirtual].filter((names) => names.every(isServerName));
+  return named.map(([name, server]) => {
+    const members = all.filter(({ virtuals }) => virtuals.has(name));
+    const qualified = (kind: Need['matter']['kind']) =>
+      inOrder(
+        members
+          .filter(({ matter }) => matter.kind === kind)
+          .flatMap((need) => patternsOf(need).map((glob) => `${need.server}.${glob}`)),
+      );
+    const uris = new Map<string, string[]>();
+    for (const need of members)
+      if (need.matter.kind === 'resource') listIn(uris, need.server).push(...patternsOf(need));
+    const tools = qualified('tool');
+    const prompts = qualified('prompt');
+    if (tools.length + prompts.length + uris.size === 0) uris.set(server, [NO_URI]);
+    const resources = [...uris].map(([of, found]) => ({ server: of, uris: inOrder(found) }));
+    return { name, tools, prompts, resources };
+  });
+}
+
+/** Each once, and no more than there may be. */
+function inOrder(texts: readonly string[]): string[] {
+  return [...new Set(texts)].sort().slice(0, NAMES_MAX);
 }
 
 function rolesOf(exact: ReadonlyMap<string, readonly Need[]>, nameOf: (name: string) => string): SuggestedRole[] {
@@ -165,6 +212,10 @@ function ruleFor(need: Need, nameOf: (name: string) => string): SuggestedRule | 
 /** As the key of a mapping in YAML, and not every agent's. */
 function isAgentKey(name: string): boolean {
   return name.length > 0 && name.length <= NAME_MAX && name !== '*' && name !== '__proto__' && name.isWellFormed();
+}
+
+function isServerName(name: string): boolean {
+  return /^[a-z0-9][a-z0-9-]{0,62}$/.test(name);
 }
 
 /** The name as a glob matches itself and nothing else. */

@@ -2,7 +2,7 @@
  * `sidecar policy replay`: the requests of an audit judged again by another policy, and what would change. Starts
  * nothing and connects to nothing. 1 when something would change; what cannot be judged surely is told, and is no change.
  */
-import { type Change, type Comparison, Comparing, type UnsureGroup } from '../../policies/comparison.ts';
+import { type Change, Comparing, type Comparison, type UnsureGroup } from '../../policies/comparison.ts';
 import { rejudgeBy } from '../../policies/replay.ts';
 import { loadPolicy, policyPath } from '../config/policy-source.ts';
 import { formatProblems } from '../config/problem.ts';

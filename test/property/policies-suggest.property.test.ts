@@ -13,6 +13,7 @@ import { matterOf, questionOf, type RecordedRequest, Unknowns } from '../../poli
 import { rejudgeBy } from '../../policies/replay.ts';
 import { documentOf, suggest } from '../../policies/suggest.ts';
 import { casesFor } from '../../policies/suggest-cases.ts';
+import { policyAt } from '../../policies/virtual.ts';
 import { policyOf } from '../support/policies.ts';
 import { recorded } from '../support/recorded.ts';
 
@@ -90,6 +91,7 @@ function policies(conditions: readonly string[]) {
     .map(({ mode, rules, agents }) => ({
       mode,
       roles: { r1: { allow: [{ tools: ['x*'] }] } },
+      virtualServers: { v1: { tools: ['s1.x*'], resources: [{ server: 's1', uris: ['file:*'] }] } },
       agents: agents ? { a: { roles: ['r1'] } } : {},
       rules: rules.map(({ effect, selectors, when: parts }, index) => ({
         name: `rule ${index}`,
@@ -120,6 +122,7 @@ const who = fc.record({
   user: fc.constantFrom(undefined, 'kim', 'lee'),
   time: fc.constantFrom(Date.UTC(2026, 0, 7, 3), Date.UTC(2026, 0, 8, 12)),
   sessionId: fc.constantFrom(undefined, 's', 't'),
+  virtual: fc.constantFrom(undefined, undefined, 'v1'),
 });
 function trafficOf(requests: typeof asked, by: fc.Arbitrary<string>) {
   return fc
@@ -142,7 +145,8 @@ function judgedBy(policy: CompiledPolicy, requests: readonly RecordedRequest[]):
   return requests.map((request) => {
     const { subject, targets, call } = questionOf(request, new Unknowns());
     assert.ok(targets.ok);
-    return { ...request, wasLetThrough: decideAll(policy, subject, targets.value, call).decision.effect === 'allow' };
+    const { decision } = decideAll(policyAt(policy, request.virtual)!, subject, targets.value, call);
+    return { ...request, wasLetThrough: decision.effect === 'allow', rule: decision.rule };
   });
 }
 

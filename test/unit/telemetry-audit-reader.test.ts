@@ -147,6 +147,7 @@ describe('the request in a record', () => {
       isWithoutClaims: true,
       user: 'kim',
       server: 'github',
+      virtual: undefined,
       method: 'tools/call',
       isNotification: false,
       tool: 'list_issues',
@@ -186,6 +187,7 @@ describe('the request in a record', () => {
     ['it was malformed', { ...REFUSED, reasonKind: 'malformed' }],
     ['a stream was opened', { method: 'GET' }],
     ['it was a response', { method: 'response' }],
+    ['the tool was not as it was pinned', { ...REFUSED, reasonKind: 'forbidden', rule: 'pin' }],
     [
       'the revision has no such method',
       { ...REFUSED, reasonKind: 'hidden', era: 'modern', method: 'resources/subscribe' },
