@@ -2,11 +2,11 @@
  * Keeps the pins in force up to date with `sidecar.lock`: a new lock holds without a restart. One that is not right, or
  * that is gone, is refused, and the last good one stays: taking the file away ends the pinning at the next start.
  */
-import type { AuditEvent } from './telemetry/audit-line.ts';
-import type { Config } from './config/schema.ts';
 import { readLock } from './config/lock-file.ts';
 import { formatProblems, wholeFile } from './config/problem.ts';
+import type { Config } from './config/schema.ts';
 import { fingerprint } from './file-fingerprint.ts';
+import type { AuditEvent } from './telemetry/audit-line.ts';
 import type { Log } from './telemetry/log.ts';
 import type { ToolPins } from './upstream/tool-pins.ts';
 

@@ -27,7 +27,7 @@ export interface ToolPinsPorts {
 
 /** Tools remembered per server, as many as the catalog remembers. */
 const TOOLS_MAX = 10_000;
-/** Findings that are told of one server until the lock changes: a server can make up any number. */
+/** Findings of one kind that are told of one server until the lock changes: a server can make up any number. */
 const TOLD_MAX = 100;
 
 type Kind = 'changed' | 'new' | 'hidden' | 'gone';
@@ -51,7 +51,8 @@ interface Looked {
 
 interface ServerTools {
   readonly verdicts: Map<string, Verdict>;
-  readonly told: Set<string>;
+  /** By kind, so that made-up tools do not use up what is kept for pinned ones. */
+  readonly told: Readonly<Record<Kind, Set<string>>>;
   readonly figures: Record<Kind, number>;
 }
 
@@ -76,7 +77,7 @@ export class ToolPins {
     this.#lock = lock;
     for (const { verdicts, told } of this.#servers.values()) {
       verdicts.clear();
-      told.clear();
+      for (const findings of Object.values(told)) findings.clear();
     }
     for (const listener of this.#listeners) listener();
   }
@@ -195,15 +196,17 @@ export class ToolPins {
 
   /** Counts a finding, and says whether it is to be told. */
   #isNews(server: string, kind: Kind, tool: string, fingerprint: string): boolean {
-    const { told, figures } = this.#toolsOf(server);
-    const finding = `${kind} ${fingerprint} ${tool}`;
+    const { told: all, figures } = this.#toolsOf(server);
+    const told = all[kind];
+    const finding = `${fingerprint} ${tool}`;
     if (told.has(finding) || told.size > TOLD_MAX) return false;
     told.add(finding);
     figures[kind] += 1;
     if (told.size <= TOLD_MAX) return true;
-    this.#tell(`too many tools of ${server} are not as sidecar.lock has them: the rest is not told`, {
+    this.#tell(`too many tools of ${server} are not as sidecar.lock has them (${kind}): the rest is not told`, {
       event: 'tool.driftsUntold',
       server,
+      kind,
     });
     return false;
   }
@@ -216,7 +219,11 @@ export class ToolPins {
   #toolsOf(server: string): ServerTools {
     let tools = this.#servers.get(server);
     if (tools === undefined) {
-      tools = { verdicts: new Map(), told: new Set(), figures: { changed: 0, new: 0, hidden: 0, gone: 0 } };
+      tools = {
+        verdicts: new Map(),
+        told: { changed: new Set(), new: new Set(), hidden: new Set(), gone: new Set() },
+        figures: { changed: 0, new: 0, hidden: 0, gone: 0 },
+      };
       this.#servers.set(server, tools);
     }
     return tools;

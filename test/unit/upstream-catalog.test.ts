@@ -137,3 +137,31 @@ describe('remembering', () => {
     assert.equal(hintOf('tool-0'), false);
   });
 });
+
+describe('the state of a tool', () => {
+  const state = (name: string) => catalog.stateOf('main', name);
+
+  test('is unknown, known from a page, and absent only from the whole list', async () => {
+    assert.equal(state('a'), 'unknown');
+    catalog.learn('main', tool('a'));
+    assert.deepEqual([state('a'), state('b')], ['known', 'unknown']);
+    await answer(catalog.ensureKnown('main', 'b'), ok([tool('a')]));
+    assert.deepEqual([state('a'), state('b')], ['known', 'absent']);
+  });
+
+  test('is unknown again when a changed list cannot be had, until the tool passes', async () => {
+    await answer(catalog.ensureKnown('main', 'a'), ok([tool('a'), tool('b')]));
+    catalog.changed('main');
+    await answer(catalog.ensureKnown('main', 'a'), err('does not answer in time'));
+    assert.deepEqual([state('a'), state('c')], ['unknown', 'unknown']);
+    catalog.learn('main', tool('a'));
+    assert.deepEqual([state('a'), state('b')], ['known', 'unknown']);
+  });
+
+  test('is known from the last answer while changes are announced faster than they can be asked for', async () => {
+    const waiting = catalog.ensureKnown('main', 'a');
+    catalog.changed('main');
+    await answer(waiting, ok([tool('a')]));
+    assert.deepEqual([state('a'), state('b')], ['known', 'unknown']);
+  });
+});
