@@ -63,16 +63,16 @@ export function isExpired({ expiresAt }: Pick<Bundle, 'expiresAt'>, now: number)
 }
 
 function takeApart(jws: string): Result<Parts, string> {
-  const [head, payload, signature, ...more] = jws.split('.');
-  const isWhole = signature !== undefined && signature !== '' && more.length === 0 && /^[\w.-]+$/.test(jws);
-  if (!isWhole) return err('is not whole, or not a bundle at all: a compact JWS is three parts with dots between them');
-  const header = headerSchema.safeParse(parseJson(Buffer.from(head!, 'base64url')));
+  const [, head, payload] = /^([\w-]+)\.([\w-]+)\.[\w-]*$/.exec(jws) ?? [];
+  if (head === undefined || payload === undefined)
+    return err('is not whole, or not a bundle at all: a compact JWS is three parts with dots between them');
+  const header = headerSchema.safeParse(parseJson(Buffer.from(head, 'base64url')));
   if (!header.success) return err('has a header that is not that of a bundle: alg, typ and kid, and nothing else');
   const { alg, typ } = header.data;
   if (typ !== BUNDLE_TYPE) return err(`has not the typ ${BUNDLE_TYPE}: it was signed for something else`);
   if (!ALGORITHMS.has(alg))
     return err(`is signed with ${shown(alg)}, which is refused: only asymmetric signatures (EdDSA, ES, RS, PS) count`);
-  return ok({ header: header.data, payload: Buffer.from(payload!, 'base64url') });
+  return ok({ header: header.data, payload: Buffer.from(payload, 'base64url') });
 }
 
 /** `kid` is a hint: it makes a clearer error, and never lets a key count that is not pinned. */

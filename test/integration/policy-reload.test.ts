@@ -8,6 +8,7 @@ import type { ServerResponse } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, type TestContext, test } from 'node:test';
+import { callable } from '../support/callable.ts';
 import { askLegacy, toolCall } from '../support/raw-http.ts';
 import { type ScriptedUpstream, sendJson, startScriptedUpstream } from '../support/scripted-upstream.ts';
 import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
@@ -32,12 +33,6 @@ async function started(context: TestContext, policy: string): Promise<TestSideca
   const sidecar = await startTestSidecar(`servers: { main: { url: "${upstream.url}" } }\npolicy: ${policy}\n`);
   context.after(() => sidecar.close());
   return sidecar;
-}
-
-/** Which of these tools may be called now. */
-async function callable({ base }: TestSidecar, ...tools: string[]): Promise<string[]> {
-  const answers = await Promise.all(tools.map((tool) => askLegacy(base, toolCall(tool))));
-  return tools.filter((_tool, index) => answers[index]!.json.result !== undefined);
 }
 
 async function eventsOf(sidecar: TestSidecar) {
@@ -85,15 +80,22 @@ for (const [what, path] of [
       await symlink(version, join(folder, '..data_tmp'));
       await rename(join(folder, '..data_tmp'), join(folder, '..data'));
     };
-    await write('..2026_01', allowing('old'));
+    const [first, second] = ['..2026_01_02_03_04_05.678901234', '..2026_01_02_03_05_06.789012345'] as const;
+    await write(first, allowing('old'));
     await symlink('..data/policy.yaml', join(folder, 'policy.yaml'));
+    // No policy of anybody's: it would be a second one, and then one too many.
+    await writeFile(join(folder, '..data.yaml'), allowing('hidden'));
     const sidecar = await started(context, `${folder}${path}`);
     assert.deepEqual(await callable(sidecar, 'old', 'new'), ['old']);
 
-    await write('..2026_02', allowing('new'));
-    await rm(join(folder, '..2026_01'), { recursive: true });
+    await write(second, allowing('new'));
+    await rm(join(folder, first), { recursive: true });
     await sidecar.reloadPolicy();
-    assert.deepEqual(await callable(sidecar, 'old', 'new'), ['new']);
+    assert.deepEqual(await callable(sidecar, 'old', 'new', 'hidden'), ['new']);
+    assert.deepEqual(
+      (await eventsOf(sidecar)).map(({ event }) => event),
+      ['policy.reloaded'],
+    );
   });
 }
 

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { writeFileSync } from 'node:fs';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -62,4 +63,26 @@ test('a file that is extended and comes later is noticed, and its absence is tol
   await writeFile(join(folder, 'later.yaml'), 'version: 1\ndefault: deny\n# longer\n');
   await reload.check();
   assert.equal(reload.active.policy.allowByDefault, false);
+});
+
+test('files that change again while they are read are not taken half and half, but at rest', async (context) => {
+  const folder = await mkdtemp(join(tmpdir(), 'policy-reload-'));
+  context.after(() => rm(folder, { recursive: true }));
+  const file = join(folder, 'policy.yaml');
+  await writeFile(file, 'first');
+  let isSwapped = false;
+  const source: PolicySource = {
+    kind: 'inline',
+    get value(): unknown {
+      if (!isSwapped) writeFileSync(file, 'third version');
+      isSwapped = true;
+      return { version: 1 };
+    },
+    folder,
+    locate: () => assert.fail(),
+  };
+  const files = await PolicyFiles.open({ watch: [file] }, source, {});
+  await writeFile(file, 'second');
+  assert.equal((await files.look()).kind, 'nothingNew');
+  assert.equal((await files.look()).kind, 'good');
 });
