@@ -114,7 +114,6 @@ export class ToolPins {
   /** Why a call is refused, of a server that `needsTools`. `state` is what the catalog has of the tool, after it was asked. */
   refusalOf(server: string, tool: string, state: ToolState): string | undefined {
     const blocks = this.#blocks(server);
-    if (blocks && !this.#lock!.get(server)!.has(tool)) return 'the tool is not in sidecar.lock';
     const verdict = state === 'known' ? this.#servers.get(server)?.verdicts.get(tool) : undefined;
     if (verdict !== undefined) return verdict.refusal;
     if (state === 'absent')

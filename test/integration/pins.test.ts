@@ -130,8 +130,10 @@ describe('block', () => {
     serve([READ]);
     const sidecar = await started(context);
     assertRefused(await call(sidecar, 'push'));
+    const gone = [{ event: 'tool.gone', server: 'main', tool: 'push' }];
+    assert.deepEqual(await eventsOf(sidecar, 'tool.'), gone);
     assert.deepEqual(namesIn(await list(sidecar)), ['read']);
-    assert.deepEqual(await eventsOf(sidecar, 'tool.'), [{ event: 'tool.gone', server: 'main', tool: 'push' }]);
+    assert.deepEqual(await eventsOf(sidecar, 'tool.'), gone);
   });
 
   test('one page is not all there is', async (context) => {
@@ -196,6 +198,19 @@ describe('block', () => {
     assertRefused(await call(sidecar, 'read'));
     await list(sidecar);
     assert.ok((await call(sidecar, 'read')).json.result);
+  });
+
+  test('tools that changed and cannot be listed again cannot be called', async (context) => {
+    const sidecar = await started(context);
+    await list(sidecar);
+    upstream.answer = ({ json }, response) => {
+      if (json.method === 'tools/list') return sendJson(response, {}, 500);
+      response.writeHead(200, { 'content-type': 'text/event-stream' });
+      response.write('data: {"jsonrpc":"2.0","method":"notifications/tools/list_changed"}\n\n');
+      response.end(`data: {"jsonrpc":"2.0","id":${json.id},"result":{"content":[]}}\n\n`);
+    };
+    assert.match((await call(sidecar, 'read')).text, /"result"/);
+    assertRefused(await call(sidecar, 'read'));
   });
 
   test('the same tool twice, or with a member twice, shows only what was pinned', async (context) => {
@@ -340,10 +355,12 @@ describe('the lock', () => {
   test('that comes while the sidecar runs is taken', async (context) => {
     serve([SENDS, PUSH]);
     const sidecar = await started(context, { files: {} });
-    assert.ok((await call(sidecar, 'read')).json.result);
+    assert.deepEqual(namesIn(await list(sidecar)), ['read', 'push']);
     await change(sidecar, lockText({ main: TOOLS }));
     await sidecar.reloadPolicy();
     assertRefused(await call(sidecar, 'read'));
+    // Held against the new lock without an agent that lists.
+    assert.ok((await call(sidecar, 'push')).json.result);
   });
 
   test('that is asked for and not there, or not right, is an error at the start', async () => {
