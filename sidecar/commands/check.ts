@@ -108,13 +108,21 @@ export function explain({
     identify: config.identify.map(({ type, agents }) => ({ type, agents: [...new Set(namesOf(type, agents))] })),
     servers: Object.entries(config.servers).map(([name, server]) => ({ name, ...targetOf(server) })),
     policy: {
-      file: showSource(policySource),
+      file: showSource(policySource, bundle),
       mode: policy.mode,
       default: policy.default,
-      quotas: policy.quotas.map(
-        ({ name, key, calls, tokens, burst }) =>
-          `${name}, for each ${key.join(' and ')}: ${[calls && `${calls} calls`, tokens && `${tokens} tokens`, burst && `burst ${burst}`].filter(Boolean).join(', ')}`,
-      ),
+      quotas: [
+        ...policy.quotas.map(({ name, key, calls, tokens, burst, concurrent }) => {
+          const bounds = [
+            calls && `${calls} calls`,
+            tokens && `${tokens} tokens`,
+            burst && `burst ${burst}`,
+            concurrent && `${concurrent} at a time`,
+          ];
+          return `${name}, for each ${showKey(key)}: ${bounds.filter(Boolean).join(', ')}`;
+        }),
+        ...policy.budgets.map(({ name, key, cost }) => `${name}, for each ${showKey(key)}: ${cost}`),
+      ],
     },
     pins: describePins({ config, lock }),
     agents: [...new Set([...known, ...named])].map((name) => ({ name, may: grantsOf(name, policy) })),
@@ -131,9 +139,9 @@ export function explain({
   };
 }
 
-function showSource(source: PolicySource): string {
+function showSource(source: PolicySource, bundle: OpenedBundle | undefined): string {
   if (source.kind === 'path') return showFile(source.path);
-  return source.kind === 'inline' ? 'inline' : source.shownUrl;
+  return source.kind === 'inline' ? 'inline' : `${source.shownUrl} (version ${bundle?.bundle.version})`;
 }
 
 function oddityOf(bundle: OpenedBundle | undefined): string[] {
@@ -250,4 +258,8 @@ function describe(it: Explanation): string {
 
 function section(title: string, lines: readonly string[]): string {
   return lines.length === 0 ? '' : `${title}\n${lines.map((line) => `  ${line}\n`).join('')}`;
+}
+
+function showKey(key: PolicyDocument['quotas'][number]['key']): string {
+  return key.map((part) => (typeof part === 'string' ? part : part.cel)).join(' and ');
 }

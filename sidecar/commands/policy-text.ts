@@ -40,8 +40,10 @@ export function finderOf({ document, locate }: LoadedPolicy): (part: Part) => Wr
 }
 
 export function placeOf(locate: LoadedPolicy['locate'], path: readonly (string | number)[]): string {
-  const { file, line } = locate({ path, at: 'key', message: '' });
-  return [file === undefined ? undefined : showPolicyFile(file), line].filter((part) => part !== undefined).join(':');
+  const { file, line, path: within } = locate({ path, at: 'key', message: '' });
+  // In a bundle there are no lines, and the path is all there is.
+  if (file === undefined) return within;
+  return [showPolicyFile(file), line].filter((part) => part !== undefined).join(':');
 }
 
 function showPolicyFile(file: string): string {

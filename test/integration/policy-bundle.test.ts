@@ -222,6 +222,11 @@ test('a body that drips holds up neither calls nor the end', async (context) => 
   await sidecar.close();
   await looking;
   await until(() => isClosed, 'the end of the request');
+  assert.deepEqual(
+    sidecar.logged.filter((line) => line.includes('given up')),
+    [],
+    'what we gave up ourselves is no failure',
+  );
 });
 
 test('at a start, without the URL, the copy is used, and the URL is followed again', async (context) => {
