@@ -34,12 +34,18 @@ export interface Reviewed {
 const BODY_BYTES_MAX = 8 * 1024 * 1024;
 /** The API server waits 5 s in all. */
 const BODY_MS = 3_000;
+/**
+ * Longer than the API server keeps an idle connection (90 s, Go's http.Transport): it does not send a review again that
+ * met with the closing of its connection, and the pod would be refused.
+ */
+const IDLE_MS = 120_000;
 const CONNECTIONS_MAX = 1_024;
 const HEADER_BYTES_MAX = 16 * 1024;
 
 export class Webhook {
   readonly #server: HttpsServer;
   readonly #ports: WebhookPorts;
+  #isDraining = false;
 
   constructor(pair: KeyPair, ports: WebhookPorts) {
     this.#ports = ports;
@@ -53,6 +59,7 @@ export class Webhook {
         requestTimeout: BODY_MS,
         connectionsCheckingInterval: 500,
         handshakeTimeout: BODY_MS,
+        keepAliveTimeout: IDLE_MS,
       },
       (request, response) => {
         void this.#respond(request, response).catch(() => response.destroy());
@@ -70,6 +77,11 @@ export class Webhook {
   /** From the next connection on. */
   use({ certificate, key }: KeyPair): void {
     this.#server.setSecureContext({ cert: certificate, key, minVersion: 'TLSv1.2' });
+  }
+
+  /** From now on each reply is the last on its connection: the API server finds another replica for the next one. */
+  drain(): void {
+    this.#isDraining = true;
   }
 
   /** Lets reviews under way finish. */
@@ -92,7 +104,7 @@ export class Webhook {
         'content-type': isReview ? 'application/json' : 'text/plain; charset=utf-8',
         'content-length': Buffer.byteLength(body),
         // The rest of a body that was refused is not going to be read.
-        ...(request.complete ? {} : { connection: 'close' }),
+        ...(request.complete && !this.#isDraining ? {} : { connection: 'close' }),
       });
       response.end(body);
       this.#ports.reviewed({ outcome, status, durationMs: this.#ports.now() - started });

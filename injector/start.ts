@@ -121,6 +121,7 @@ export async function startInjector(
     refreshCertificate: () => source.refresh(),
     close: async () => {
       isListening = false;
+      server.drain();
       await delay(lameDuckMs);
       await closeAll();
     },

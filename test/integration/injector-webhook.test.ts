@@ -185,6 +185,25 @@ suite('before a dispatcher with the API server’s rules', () => {
   });
 });
 
+test('connections are kept longer than the API server keeps them, and ended one by one before the replica ends', async (context) => {
+  const webhook = await opened(context);
+  const agent = new Agent({ connect: { ca: webhook.authority.certificate, servername: WEBHOOK_NAME } });
+  context.after(() => agent.destroy());
+  const connectionOf = async () => {
+    const { headers, body } = await request(`https://127.0.0.1:${webhook.port}/inject`, {
+      method: 'POST',
+      dispatcher: agent,
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify(reviewOf(podWith())),
+    });
+    await body.dump();
+    return [headers.connection, headers['keep-alive']];
+  };
+  assert.deepEqual(await connectionOf(), ['keep-alive', 'timeout=120']);
+  webhook.webhook.drain();
+  assert.deepEqual(await connectionOf(), ['close', undefined]);
+});
+
 const SLOWEST_MS = 10_000;
 
 test('1,000 reviews at once: every reply valid', async (context) => {
