@@ -1,123 +1,518 @@
 /**
- * The injector before a real API server: what the API server makes of its webhook, its patches and its policy.
+ * The injector before a real API server, installed as `kubectl kustomize` renders it and with the rights of its own
+ * service account: what the API server makes of its webhook, its patches, its policy and its certificates.
  */
 import assert from 'node:assert/strict';
-import { after, suite, test } from 'node:test';
-import { Kubernetes } from '../../injector/kubernetes.ts';
-import { injectorYaml } from '../../injector/options.ts';
-import { type RunningInjector, startInjector } from '../../injector/start.ts';
+import { after, before, suite, test } from 'node:test';
+import { connect } from 'node:tls';
+import type { Authorities } from '../../injector/certificate-authority.ts';
+import { applyPatch } from '../../injector/json-patch.ts';
+import { detectMode } from '../../injector/native-support.ts';
+import { inject } from '../../injector/patch.ts';
+import { type Raw, rawAt, rawList } from '../../injector/raw-object.ts';
+import { CONFIG_MAP, CONTAINER, CONTEXT, podWith } from '../support/injector.ts';
+import {
+  create,
+  edit,
+  type InjectorCluster,
+  installInjector,
+  type Replica,
+  until,
+} from '../support/injector-cluster.ts';
 import { type ApiServer, startApiServer, whyNoApiServer } from '../support/kube-apiserver.ts';
+import { whyMissing } from '../support/manifests.ts';
 
-const NAMES = {
-  namespace: 'mcp-sidecar',
-  secret: 'injector-tls',
-  service: 'injector',
-  webhook: 'mcp-sidecar-injector',
-};
+const PODS = '/api/v1/namespaces/agents/pods';
+const SECRET = '/api/v1/namespaces/mcp-sidecar/secrets/mcp-sidecar-injector-tls';
+const WEBHOOK = '/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/mcp-sidecar-injector';
+const NODES = '/api/v1/nodes';
+const SERVER_NAME = 'mcp-sidecar-injector.mcp-sidecar.svc';
 
-suite('a real API server', { skip: whyNoApiServer() ?? false }, async () => {
-  if (whyNoApiServer() !== undefined) return;
-  const api = await startApiServer();
-  after(() => api.close());
-  const injector = await startWithWebhook(api);
-  after(() => injector.close());
+/** @param annotations `null`: none at all. */
+const named = (name: string, annotations: Raw | null = { 'mcp-sidecar.io/inject': 'true' }, spec: Raw = {}) =>
+  podWith(spec, { name, annotations: annotations ?? undefined });
 
-  test('an annotated pod gets its sidecar once, and passes the Pod Security level restricted', async () => {
-    const made = await api.call('POST', '/api/v1/namespaces/agents/pods', pod('triage'));
-    assert.equal(made.status, 201);
-    const again = await api.call('POST', '/api/v1/namespaces/agents/pods', {
-      ...made.value,
-      metadata: { ...(made.value.metadata as object), name: 'two', resourceVersion: undefined, uid: undefined },
+suite('a real API server', { skip: whyNoApiServer() ?? whyMissing('kubectl') ?? false }, () => {
+  let api: ApiServer;
+  let cluster: InjectorCluster;
+  const make = (pod: Raw, query = '') => api.call('POST', `${PODS}${query}`, pod);
+  const messageOf = async (pod: Raw) => String((await make(pod, '?dryRun=All')).value.message);
+
+  before(async () => {
+    api = await startApiServer();
+    const labels = { 'pod-security.kubernetes.io/enforce': 'restricted' };
+    await create(api, { apiVersion: 'v1', kind: 'Namespace', metadata: { name: 'agents', labels } });
+    for (const name of ['agent', 'other'])
+      await create(api, { apiVersion: 'v1', kind: 'ServiceAccount', metadata: { name, namespace: 'agents' } });
+    await create(api, CONFIG_MAP);
+    // It asked for a sidecar when nobody could give it one.
+    await make(named('from-before'));
+    cluster = await installInjector(api);
+  });
+  after(async () => {
+    await cluster?.close();
+    await api?.close();
+  });
+
+  suite('the policy alone, before any webhook', () => {
+    const injected = (pod: Raw, mode: 'native' | 'classic' = 'native'): Raw => {
+      const result = inject(pod, { ...CONTEXT, mode });
+      assert.ok(result.ok && result.value.kind === 'injected');
+      return applyPatch(pod, result.value.operations);
+    };
+    /** The same pod with its sidecar changed. */
+    const forged = (change: (sidecar: Raw) => Raw): Raw => {
+      const pod = injected(named('forged'));
+      return {
+        ...pod,
+        spec: { ...rawAt(pod, 'spec'), initContainers: rawList(rawAt(pod, 'spec').initContainers).map(change) },
+      };
+    };
+
+    // A policy is in force a moment after it has been made.
+    before(() =>
+      until('the policy is in force', async () => (await make(named('bare'), '?dryRun=All')).status !== 201),
+    );
+
+    test('what the injector makes passes it, and the level restricted', async () => {
+      for (const mode of ['native', 'classic'] as const) {
+        const { status, value, warnings } = await make(injected(named(`by-hand-${mode}`), mode));
+        assert.equal(status, 201, JSON.stringify(value));
+        assert.deepEqual(warnings, []);
+      }
     });
-    assert.equal(again.status, 201);
+
+    const denied: Record<string, [pod: () => Raw, words: RegExp]> = {
+      'a pod without its sidecar': [() => named('bare'), /asks for the MCP sidecar and does not have it/],
+      'a wish that is neither yes nor no': [
+        () => named('unclear', { 'mcp-sidecar.io/inject': 'yes' }),
+        /must be "true" or "false"/,
+      ],
+      'another image': [
+        () => forged((sidecar) => ({ ...sidecar, image: 'evil:1' })),
+        /an image that the injector does not use/,
+      ],
+      'an init container that ends': [
+        () =>
+          forged(
+            ({ restartPolicy: _, startupProbe: __, livenessProbe: ___, readinessProbe: ____, ...sidecar }) => sidecar,
+          ),
+        /without restartPolicy Always/,
+      ],
+      'a command': [() => forged((sidecar) => ({ ...sidecar, command: ['sh'] })), /does not run what/],
+      'another configuration': [
+        () => forged((sidecar) => ({ ...sidecar, args: ['run', '--config', '/app/sidecar.yaml'] })),
+        /does not run what/,
+      ],
+      'another variable': [
+        () =>
+          forged((sidecar) => ({
+            ...sidecar,
+            env: [...rawList(sidecar.env), { name: 'NODE_OPTIONS', value: '-r /x' }],
+          })),
+        /variables or hooks/,
+      ],
+      'MCP beyond loopback': [
+        () =>
+          forged((sidecar) => ({
+            ...sidecar,
+            env: rawList(sidecar.env).map(({ name, value }) => ({
+              name,
+              value: String(value).replace('127.0.0.1', '0.0.0.0'),
+            })),
+          })),
+        /variables or hooks/,
+      ],
+      'a mount of its own': [
+        () => {
+          const pod = forged((sidecar) => ({
+            ...sidecar,
+            volumeMounts: [...rawList(sidecar.volumeMounts), { name: 'own', mountPath: '/own' }],
+          }));
+          const spec = rawAt(pod, 'spec');
+          return { ...pod, spec: { ...spec, volumes: [...rawList(spec.volumes), { name: 'own', emptyDir: {} }] } };
+        },
+        /does not read the configuration of a group/,
+      ],
+      'a configuration of its own': [
+        () => {
+          const pod = injected(named('forged'));
+          const spec = rawAt(pod, 'spec');
+          const volumes = rawList(spec.volumes).map((volume) =>
+            volume.name === 'mcp-sidecar-group' ? { name: volume.name, emptyDir: {} } : volume,
+          );
+          return { ...pod, spec: { ...spec, volumes } };
+        },
+        /does not read the configuration of a group/,
+      ],
+      'a root that can be written': [
+        () =>
+          forged((sidecar) => ({
+            ...sidecar,
+            securityContext: { ...rawAt(sidecar, 'securityContext'), readOnlyRootFilesystem: false },
+          })),
+        /the security context/,
+      ],
+      'a container that mounts the sidecar’s secret': [
+        () => {
+          const pod = injected(named('thief'));
+          const spec = rawAt(pod, 'spec');
+          const thief = {
+            ...CONTAINER,
+            name: 'thief',
+            volumeMounts: [{ name: 'mcp-sidecar-secret-0', mountPath: '/stolen' }],
+          };
+          return { ...pod, spec: { ...spec, containers: [...rawList(spec.containers), thief] } };
+        },
+        /mounts what only mcp-sidecar may see/,
+      ],
+      'processes that are shared': [
+        () => {
+          const pod = injected(named('shared'));
+          return { ...pod, spec: { ...rawAt(pod, 'spec'), shareProcessNamespace: true } };
+        },
+        /share neither network nor processes/,
+      ],
+    };
+    for (const [name, [pod, words]] of Object.entries(denied))
+      test(`denies ${name}`, async () => {
+        assert.match(await messageOf(pod()), /ValidatingAdmissionPolicy 'mcp-sidecar-injector'.* denied/);
+        assert.match(await messageOf(pod()), words);
+      });
+
+    const withImage = (pod: Raw, image: string): Raw => ({
+      ...pod,
+      spec: {
+        ...rawAt(pod, 'spec'),
+        initContainers: rawList(rawAt(pod, 'spec').initContainers).map((one) => ({ ...one, image })),
+      },
+    });
+    test('denies a new image for a sidecar that runs, also when the annotation goes with it', async () => {
+      const { value: pod } = await api.call('GET', `${PODS}/by-hand-native`);
+      const { annotations: _, ...metadata } = rawAt(pod, 'metadata');
+      for (const changed of [withImage(pod, 'evil:1'), { ...withImage(pod, 'evil:1'), metadata }]) {
+        const { value } = await api.call('PUT', `${PODS}/by-hand-native`, changed);
+        assert.match(String(value.message), /an image that the injector does not use/);
+      }
+    });
+    test('denies a debugging container that mounts the secret, and lets another through', async () => {
+      const { value: pod } = await api.call('GET', `${PODS}/by-hand-native`);
+      const withDebugger = (volumeMounts: Raw[]) => ({
+        ...pod,
+        spec: { ...rawAt(pod, 'spec'), ephemeralContainers: [{ ...CONTAINER, name: 'debugger', volumeMounts }] },
+      });
+      const path = `${PODS}/by-hand-native/ephemeralcontainers`;
+      const refused = await api.call(
+        'PUT',
+        path,
+        withDebugger([{ name: 'mcp-sidecar-secret-0', mountPath: '/stolen' }]),
+      );
+      assert.match(String(refused.value.message), /mounts what only mcp-sidecar may see/);
+      assert.equal((await api.call('PUT', path, withDebugger([]))).status, 200);
+    });
+    for (const name of ['by-hand-classic', 'from-before'])
+      test(`lets a pod that runs be labelled and freed of its finalizers: ${name}`, async () => {
+        for (const changes of [{ finalizers: ['example.com/own'] }, { labels: { a: 'b' } }, { finalizers: [] }])
+          await edit(api, `${PODS}/${name}`, (pod) => ({
+            ...pod,
+            metadata: { ...rawAt(pod, 'metadata'), ...changes },
+          }));
+      });
+    test('lets nobody ask for a sidecar when it is too late', async () => {
+      const { value: plain } = await make(named('plain', {}));
+      const annotations = { 'mcp-sidecar.io/inject': 'true' };
+      const asked = { ...plain, metadata: { ...rawAt(plain, 'metadata'), annotations } };
+      const { value } = await api.call('PUT', `${PODS}/plain`, asked);
+      assert.match(String(value.message), /asks for the MCP sidecar and does not have it/);
+    });
+  });
+
+  suite('with its webhook', () => {
+    let replicas: readonly Replica[];
+    const reviews = async () =>
+      (await Promise.all(replicas.map((one) => one.reviews()))).reduce((sum, one) => sum + one, 0);
+    const sidecarsOf = (pod: Raw) =>
+      [...rawList(rawAt(pod, 'spec').initContainers), ...rawList(rawAt(pod, 'spec').containers)].filter(
+        ({ name }) => name === 'mcp-sidecar',
+      );
+    const authorities = async (): Promise<Authorities> => {
+      const { value } = await api.call('GET', SECRET);
+      return JSON.parse(Buffer.from(String(rawAt(value, 'data')['authorities.json']), 'base64').toString());
+    };
+    const bundle = async (): Promise<string> => {
+      const { value } = await api.call('GET', WEBHOOK);
+      return Buffer.from(String(rawAt(rawList(value.webhooks)[0], 'clientConfig').caBundle), 'base64').toString();
+    };
+    const bundleOf = (...certificates: string[]) => certificates.map((one) => `${one}\n`).join('');
+    const countIn = (pem: string) => pem.split('BEGIN CERTIFICATE').length - 1;
+
+    before(async () => {
+      await cluster.registerWebhook();
+      // Both at once, before an empty Secret.
+      replicas = await Promise.all([cluster.startReplica(), cluster.startReplica()]);
+      await cluster.route(...replicas);
+      await cluster.untilWebhookIsKnown();
+    });
+
+    test('two replicas have agreed on one authority, with no more rights than their own', async () => {
+      const { current, next } = await authorities();
+      assert.equal(next, undefined);
+      assert.equal(await bundle(), bundleOf(current.certificate));
+      for (const { webhook, warnings } of replicas) {
+        assert.equal(await isTrusted(webhook.port, current.certificate), true);
+        assert.doesNotMatch(warnings.join(), /cannot/);
+      }
+    });
+
+    test('an annotated pod gets its sidecar, and nothing more when it is made of what came back', async () => {
+      const made = await make(named('triage'));
+      assert.equal(made.status, 201, JSON.stringify(made.value));
+      const [sidecar, ...more] = sidecarsOf(made.value);
+      assert.deepEqual([sidecar?.restartPolicy, more], ['Always', []]);
+      const again = await make({
+        ...made.value,
+        metadata: { ...rawAt(named('again'), 'metadata'), annotations: rawAt(made.value, 'metadata').annotations },
+      });
+      assert.equal(again.status, 201, JSON.stringify(again.value));
+      assert.deepEqual(rawAt(again.value, 'spec'), rawAt(made.value, 'spec'));
+      assert.match(
+        await replicas[0]!.metrics().then(async (text) => text + (await replicas[1]!.metrics())),
+        /result="present"/,
+      );
+    });
+
+    test('warnings come through', async () => {
+      const { warnings } = await make(
+        named('excluding', { 'mcp-sidecar.io/inject': 'true', 'mcp-sidecar.io/exclude-containers': 'nobody' }),
+      );
+      assert.match(warnings.join(), /no container is named nobody/);
+    });
+
+    const unasked: Record<string, Raw | null> = {
+      'no annotations': null,
+      'empty annotations': {},
+      'an annotation of others': { 'example.com/a': 'true' },
+      'the annotation false': { 'mcp-sidecar.io/inject': 'false' },
+    };
+    test('pods that do not ask never reach the webhook', async () => {
+      const before = await reviews();
+      for (const [name, annotations] of Object.entries(unasked)) {
+        const { status, value } = await make(named(`a-${name.replaceAll(' ', '-')}`, annotations));
+        assert.equal(status, 201, JSON.stringify(value));
+        assert.deepEqual(sidecarsOf(value), []);
+      }
+      assert.equal(await reviews(), before);
+    });
+
+    test('with no injector they start, and a pod that asks is refused', async (context) => {
+      context.after(() => cluster.route(...replicas));
+      await cluster.route();
+      for (const annotations of Object.values(unasked))
+        assert.equal((await make(named('while-down', annotations), '?dryRun=All')).status, 201);
+      const { status, value } = await make(named('while-down'));
+      assert.equal(status, 500);
+      assert.match(String(value.message), /failed calling webhook "inject.mcp-sidecar.io"/);
+    });
+
+    test('its own namespace and kube-system never wait for it', async (context) => {
+      context.after(() => cluster.route(...replicas));
+      await cluster.route();
+      for (const namespace of ['mcp-sidecar', 'kube-system']) {
+        await create(api, { apiVersion: 'v1', kind: 'ServiceAccount', metadata: { name: 'agent', namespace } });
+        const { status } = await api.call('POST', `/api/v1/namespaces/${namespace}/pods?dryRun=All`, named('own'));
+        assert.equal(status, 201);
+      }
+    });
+
+    test('a refusal is told, also by an event on the owner; a dry run leaves nothing', async () => {
+      const owner = await create(api, replicaSet());
+      const { uid } = rawAt(owner, 'metadata');
+      const owned = (spec: Raw) => {
+        const reference = { apiVersion: 'apps/v1', kind: 'ReplicaSet', name: 'triage', uid, controller: true };
+        return podWith(spec, { name: undefined, generateName: 'triage-', ownerReferences: [reference] });
+      };
+      const dry = await make(owned({}), '?dryRun=All');
+      assert.equal(sidecarsOf(dry.value).length, 1, JSON.stringify(dry.value));
+      const refused = await make(owned({ hostNetwork: true }));
+      assert.match(String(refused.value.message), /denied the request: mcp-sidecar: the pod has hostNetwork/);
+      assert.equal((await make(owned({}))).status, 201);
+      const told = async () => {
+        const { value } = await api.call('GET', '/api/v1/namespaces/agents/events');
+        return rawList(value.items).filter((event) => rawAt(event, 'involvedObject').uid === uid);
+      };
+      await until('both events are there', async () => (await told()).length >= 2);
+      const events = await told();
+      assert.deepEqual(events.map(({ type, reason }) => `${type} ${reason}`).sort(), [
+        'Normal SidecarInjected',
+        'Warning SidecarDenied',
+      ]);
+      const { value } = await api.call('GET', PODS);
+      assert.equal(
+        rawList(value.items).some((pod) => rawAt(pod, 'metadata').name === rawAt(dry.value, 'metadata').name),
+        false,
+      );
+    });
+
+    test('a group is followed as it changes and goes', async (context) => {
+      const other = named('of-other', undefined, { serviceAccountName: 'other' });
+      assert.match(await messageOf(other), /no group of this namespace names the service account other/);
+      const started = performance.now();
+      const path = '/api/v1/namespaces/agents/configmaps/mcp-sidecar-others';
+      const group = (accounts: string): Raw => ({
+        ...CONFIG_MAP,
+        metadata: {
+          name: 'mcp-sidecar-others',
+          namespace: 'agents',
+          annotations: { 'mcp-sidecar.io/service-accounts': accounts },
+        },
+      });
+      // Each replica has a watch of its own.
+      const everywhere = async (words: RegExp | undefined) => {
+        for (const replica of replicas) {
+          await cluster.route();
+          await cluster.route(replica);
+          await until(`${words ?? 'admitted'}`, async () => {
+            const { status, value } = await make(other, '?dryRun=All');
+            return words === undefined ? status === 201 : words.test(String(value.message));
+          });
+        }
+        await cluster.route(...replicas);
+      };
+      await create(api, group('other'));
+      await everywhere(undefined);
+      await edit(api, path, () => group('nobody'));
+      await everywhere(/no group of this namespace/);
+      await edit(api, path, () => ({ ...group('other'), data: {} }));
+      await everywhere(/mcp-sidecar-others has no key sidecar.yaml/);
+      assert.equal((await api.call('DELETE', path)).status, 200);
+      await everywhere(/no group of this namespace names the service account other[^;]*$/);
+      context.diagnostic(`four changes in ${(performance.now() - started).toFixed(0)} ms`);
+    });
+
+    test('native where every kubelet can, and classic beside one that cannot', async (context) => {
+      const kubernetes = cluster.asInjector();
+      context.after(() => kubernetes.close());
+      const addNode = async (name: string, kubeletVersion: string) => {
+        const node = await create(api, { apiVersion: 'v1', kind: 'Node', metadata: { name } });
+        const status = { ...rawAt(node, 'status'), nodeInfo: { ...NODE_INFO, kubeletVersion } };
+        assert.equal((await api.call('PUT', `${NODES}/${name}/status`, { ...node, status })).status, 200);
+        context.after(() => api.call('DELETE', `${NODES}/${name}`));
+      };
+      assert.equal(await detectMode(kubernetes), 'native', 'by the version of the API server');
+      await addNode('new', 'v1.29.0+k3s1');
+      assert.equal(await detectMode(kubernetes), 'native');
+      await addNode('old', 'v1.28.15');
+      assert.equal(await detectMode(kubernetes), 'classic');
+
+      context.after(() => cluster.route(...replicas));
+      const replica = await cluster.startReplica();
+      await cluster.route();
+      await cluster.route(replica);
+      const { status, value } = await make(named('classic'));
+      assert.equal(status, 201, JSON.stringify(value));
+      assert.equal(rawList(rawAt(value, 'spec').containers)[0]!.name, 'mcp-sidecar');
+      await replica.close();
+    });
+
+    test('the authority is replaced and a replica ends under load, and no admission fails', async (context) => {
+      const before = await authorities();
+      const failures: string[] = [];
+      let count = 0;
+      let isDone = false;
+      const load = Array.from({ length: 4 }, async () => {
+        while (!isDone && count < 50_000) {
+          const { status, value } = await make(named(`load-${count++}`), '?dryRun=All');
+          if (status !== 201) failures.push(String(value.message));
+        }
+      });
+      const endLoad = () => {
+        isDone = true;
+        return Promise.all(load);
+      };
+      context.after(endLoad);
+      const untilMore = async () => {
+        const target = count + 50;
+        await until('50 admissions more', () => count >= target);
+      };
+      const change = (step: (found: Authorities) => Authorities) =>
+        edit(api, SECRET, (secret) => {
+          const found = JSON.parse(Buffer.from(String(rawAt(secret, 'data')['authorities.json']), 'base64').toString());
+          const text = JSON.stringify(step(found));
+          return { ...secret, data: { 'authorities.json': Buffer.from(text).toString('base64') } };
+        });
+
+      // As though the authority were three hundred days old: the next one is made, and trusted beside it.
+      await change(({ current, ...rest }) => ({
+        ...rest,
+        current: { ...current, from: current.from - 300 * DAY_MS, until: current.until - 300 * DAY_MS },
+      }));
+      await until('both are trusted', async () => countIn(await bundle()) === 2);
+      const between = await authorities();
+      assert.equal(between.current.certificate, before.current.certificate);
+      for (const { webhook } of replicas) assert.equal(await isTrusted(webhook.port, before.current.certificate), true);
+      // As though the ten minutes were over in which the API servers learn of it.
+      await cluster.untilWebhookIsKnown();
+      await change((found) => ({ ...found, nextSince: 0 }));
+      const signsLeaves = (certificate: string) => async () =>
+        (await Promise.all(replicas.map(({ webhook }) => isTrusted(webhook.port, certificate)))).every(Boolean);
+      await until('the next one signs', signsLeaves(between.next!.certificate));
+      await untilMore();
+      const promoted = await authorities();
+      assert.equal(promoted.current.certificate, between.next!.certificate);
+      assert.deepEqual(
+        promoted.earlier.map(({ certificate }) => certificate),
+        [before.current.certificate],
+      );
+      assert.equal(await bundle(), bundleOf(promoted.current.certificate, before.current.certificate));
+      assert.match(await replicas[0]!.metrics(), /certificate_expiry_timestamp_seconds \d{10}/);
+
+      await cluster.route(replicas[0]!);
+      await replicas[1]!.close();
+      await untilMore();
+      await endLoad();
+      context.diagnostic(`${count} admissions, ${failures.length} failed`);
+      assert.deepEqual(failures, []);
+    });
   });
 });
 
-async function startWithWebhook(api: ApiServer): Promise<RunningInjector> {
-  const create = async (path: string, object: unknown) => {
-    const made = await api.call('POST', path, object);
-    assert.equal(made.status, 201, JSON.stringify(made.value));
-  };
-  for (const [name, labels] of [
-    ['mcp-sidecar', {}],
-    ['agents', { 'pod-security.kubernetes.io/enforce': 'restricted' }],
-  ] as const)
-    await create('/api/v1/namespaces', { metadata: { name, labels } });
-  await create('/api/v1/namespaces/agents/serviceaccounts', { metadata: { name: 'agent' } });
-  await create('/api/v1/namespaces/agents/configmaps', {
-    metadata: { name: 'mcp-sidecar-support', annotations: { 'mcp-sidecar.io/service-accounts': 'agent' } },
-    data: { 'sidecar.yaml': 'servers: { github: { url: "https://mcp.example/mcp" } }\npolicy: ./policy.yaml\n' },
-  });
-  await create('/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations', webhookConfiguration(1));
-  const config = injectorYaml.parse({
-    listen: '127.0.0.1:0',
-    health: '127.0.0.1:0',
-    tls: { selfManaged: NAMES },
-    mode: 'native',
-  });
-  const log = { info: () => {}, warn: () => {} };
-  const started = await startInjector(config, { kubernetes: new Kubernetes(api.address), log, certificatePollMs: 500, lameDuckMs: 0 });
-  assert.ok(started.ok, started.ok ? '' : started.error);
-  const { port } = started.value.webhook;
-  const path = '/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/mcp-sidecar-injector';
-  await create('/api/v1/namespaces/mcp-sidecar/services', {
-    metadata: { name: 'injector' },
-    // To the API server the name is that of the service, and the address loopback.
-    spec: { type: 'ExternalName', externalName: 'localhost', ports: [{ port }] },
-  });
-  const { value } = await api.call('GET', path);
-  const webhooks = value.webhooks as { clientConfig: { service: { port: number } } }[];
-  webhooks[0]!.clientConfig.service.port = port;
-  const patched = await api.call('PUT', path, value);
-  assert.equal(patched.status, 200, JSON.stringify(patched.value));
-  return started.value;
-}
+const DAY_MS = 86_400_000;
 
-function webhookConfiguration(port: number) {
-  return {
-    metadata: { name: 'mcp-sidecar-injector' },
-    webhooks: [
-      {
-        name: 'inject.mcp-sidecar.io',
-        admissionReviewVersions: ['v1'],
-        sideEffects: 'NoneOnDryRun',
-        timeoutSeconds: 5,
-        failurePolicy: 'Fail',
-        reinvocationPolicy: 'IfNeeded',
-        matchConditions: [
-          {
-            name: 'annotated',
-            expression:
-              "has(object.metadata.annotations) && 'mcp-sidecar.io/inject' in object.metadata.annotations && object.metadata.annotations['mcp-sidecar.io/inject'] == 'true'",
-          },
-        ],
-        rules: [
-          { apiGroups: [''], apiVersions: ['v1'], operations: ['CREATE'], resources: ['pods'], scope: 'Namespaced' },
-        ],
-        clientConfig: { service: { namespace: 'mcp-sidecar', name: 'injector', path: '/inject', port } },
-      },
-    ],
-  };
-}
+const NODE_INFO = Object.fromEntries(
+  [
+    'machineID',
+    'systemUUID',
+    'bootID',
+    'kernelVersion',
+    'osImage',
+    'containerRuntimeVersion',
+    'kubeProxyVersion',
+    'operatingSystem',
+    'architecture',
+  ].map((key) => [key, 'x']),
+);
 
-function pod(name: string) {
+function replicaSet(): Raw {
+  const matchLabels = { app: 'triage' };
   return {
-    metadata: { name, annotations: { 'mcp-sidecar.io/inject': 'true' } },
+    apiVersion: 'apps/v1',
+    kind: 'ReplicaSet',
+    metadata: { name: 'triage', namespace: 'agents' },
     spec: {
-      serviceAccountName: 'agent',
-      containers: [
-        {
-          name: 'agent',
-          image: 'agent:1',
-          securityContext: {
-            runAsUser: 1000,
-            runAsNonRoot: true,
-            allowPrivilegeEscalation: false,
-            capabilities: { drop: ['ALL'] },
-            seccompProfile: { type: 'RuntimeDefault' },
-          },
-        },
-      ],
+      replicas: 1,
+      selector: { matchLabels },
+      template: { metadata: { labels: matchLabels }, spec: { containers: [CONTAINER] } },
     },
   };
+}
+
+/** Whether the certificate that is served leads to this authority. */
+function isTrusted(port: number, ca: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect({ port, host: '127.0.0.1', servername: SERVER_NAME, ca, rejectUnauthorized: false }, () => {
+      resolve(socket.authorized);
+      socket.destroy();
+    });
+    socket.on('error', () => resolve(false));
+  });
 }

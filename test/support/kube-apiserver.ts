@@ -12,6 +12,7 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { Agent, request } from 'undici';
 import { Kubernetes } from '../../injector/kubernetes.ts';
 
 const START_MS = 90_000;
@@ -83,13 +84,14 @@ export async function startApiServer(): Promise<ApiServer> {
     const ca = await readWhenThere(join(folder, 'certificates', 'apiserver.crt'));
     const address = { server: `https://127.0.0.1:${securePort}`, ca, token: async () => token };
     const kubernetes = new Kubernetes(address);
+    const dispatcher = new Agent({ connect: { ca } });
     await untilReady(kubernetes, children);
     return {
       kubernetes,
       address,
-      call: (method, path, body) => call(address.server, ca, token, method, path, body),
+      call: (method, path, body) => call({ server: address.server, dispatcher, token }, method, path, body),
       close: async () => {
-        await kubernetes.close();
+        await Promise.all([kubernetes.close(), dispatcher.destroy()]);
         await close();
       },
     };
@@ -99,25 +101,24 @@ export async function startApiServer(): Promise<ApiServer> {
   }
 }
 
-async function call(server: string, ca: string, token: string, method: string, path: string, body?: unknown) {
-  const { Agent, request } = await import('undici');
-  const dispatcher = new Agent({ connect: { ca } });
-  try {
-    const answer = await request(`${server}${path}`, {
-      method: method as 'GET',
-      dispatcher,
-      headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' },
-      body: body === undefined ? null : JSON.stringify(body),
-    });
-    const { warning } = answer.headers;
-    return {
-      status: answer.statusCode,
-      value: (await answer.body.json()) as Record<string, unknown>,
-      warnings: (Array.isArray(warning) ? warning : [warning]).filter((text) => text !== undefined),
-    };
-  } finally {
-    await dispatcher.destroy();
-  }
+async function call(
+  { server, dispatcher, token }: { readonly server: string; readonly dispatcher: Agent; readonly token: string },
+  method: string,
+  path: string,
+  body?: unknown,
+) {
+  const answer = await request(`${server}${path}`, {
+    method: method as 'GET',
+    dispatcher,
+    headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' },
+    body: body === undefined ? null : JSON.stringify(body),
+  });
+  const { warning } = answer.headers;
+  return {
+    status: answer.statusCode,
+    value: (await answer.body.json()) as Record<string, unknown>,
+    warnings: (Array.isArray(warning) ? warning : [warning]).filter((text) => text !== undefined),
+  };
 }
 
 async function freePorts(count: number): Promise<number[]> {
