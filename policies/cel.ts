@@ -181,27 +181,56 @@ const splitting = language
 
 /** The error is a sentence about the expression, to be shown to its author. */
 export function compileCondition(expression: string): Result<Condition, string> {
-  if (expression.length > EXPRESSION_MAX) return err(`must not be longer than ${EXPRESSION_MAX} characters`);
-  let root: ASTNode;
-  try {
-    const parsed = language.parse(expression);
-    const checked = parsed.check();
-    if (!checked.valid) return err(loadProblem(checked.error!));
-    if (checked.type !== 'bool' && checked.type !== 'dyn')
-      return err(`must be true or false, but is a ${checked.type}`);
-    root = parsed.ast;
-  } catch (error) {
-    return err(loadProblem(error as ParseError));
-  }
-  const problem = refusedCall(root) ?? nestedLoop(root, new Set(['args', 'body']));
-  if (problem !== undefined) return err(problem);
-
+  const checked = check(expression, new Set(['bool', 'dyn']), 'true or false');
+  if (!checked.ok) return checked;
+  const root = checked.value;
   const conjuncts = conjunctsOf(root);
   return ok({
     stable: conjuncts.some(isStable) ? predicate('stablePart', expression) : undefined,
     perCall: conjuncts.every(isStable) ? undefined : predicate('perCallPart', expression),
     usesAnnotations: usesAnnotations(root),
   });
+}
+
+/** The value of an expression, by which a quota is counted. The error is a sentence for the audit. */
+export type ValueExpression = (variables: Variables) => Result<string | number | boolean, string>;
+
+/** As {@link compileCondition}, for an expression that is text, a number, true or false. */
+export function compileValue(expression: string): Result<ValueExpression, string> {
+  const checked = check(
+    expression,
+    new Set(['string', 'int', 'uint', 'double', 'bool', 'dyn']),
+    'text, a number, true or false',
+  );
+  if (!checked.ok) return checked;
+  const evaluate = language.parse(expression);
+  evaluate.check();
+  return ok((variables) => {
+    try {
+      const value: unknown = evaluate(variables);
+      // CEL's integers have 64 bits.
+      if (typeof value === 'bigint') return ok(String(value));
+      if (typeof value === 'string' || typeof value === 'number' || typeof value === 'boolean') return ok(value);
+      return err('neither text nor a number nor true or false');
+    } catch (error) {
+      return err(evaluationProblem(error));
+    }
+  });
+}
+
+/** What holds for every expression: its length, its types, and that its cost is bounded. */
+function check(expression: string, types: ReadonlySet<string>, wanted: string): Result<ASTNode, string> {
+  if (expression.length > EXPRESSION_MAX) return err(`must not be longer than ${EXPRESSION_MAX} characters`);
+  try {
+    const parsed = language.parse(expression);
+    const checked = parsed.check();
+    if (!checked.valid) return err(loadProblem(checked.error!));
+    if (!types.has(String(checked.type))) return err(`must be ${wanted}, but is a ${checked.type}`);
+    const problem = refusedCall(parsed.ast) ?? nestedLoop(parsed.ast, new Set(['args', 'body']));
+    return problem === undefined ? ok(parsed.ast) : err(problem);
+  } catch (error) {
+    return err(loadProblem(error as ParseError));
+  }
 }
 
 const TRUE = ok(true);

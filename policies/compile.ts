@@ -6,8 +6,7 @@
 import { compileCondition } from './cel.ts';
 import { compileBudget, compiled, compilePrice, compileQuota } from './compile-quota.ts';
 import { compileGlob } from './glob.ts';
-import type { CompiledPolicy, CompiledQuota, CompiledSelector, Dimension, Grant } from './policy.ts';
-import { parseRate } from './rate.ts';
+import type { CompiledPolicy, CompiledSelector, Grant } from './policy.ts';
 import { parsePointer } from './redact.ts';
 import { err, ok, type Result } from './result.ts';
 import { type PolicyDocument, policySchema } from './schema.ts';
@@ -44,6 +43,9 @@ export function compilePolicy(
     agentRoles: new Map(Object.entries(policy.agents).map(([agent, { roles }]) => [agent, roles])),
     quotas,
     prices: policy.prices.map(compilePrice),
+    countsTokens:
+      policy.quotas.some(({ tokens }) => tokens !== undefined) ||
+      policy.prices.some(({ perThousandTokens }) => perThousandTokens > 0),
     redactions: policy.redact.map((redaction) => ({
       server: compiled(compileGlob(redaction.server)),
       tools: redaction.tools?.map((glob) => compiled(compileGlob(glob))),
@@ -103,18 +105,12 @@ function compileSelector({
   return { server, tool: tools, prompt: prompts, resource: withNormalForms(resources), method: methods };
 }
 
-/** Keys of a coming version: refused like any unknown key, with a word that nobody has mistyped. */
-const KEYS_OF_LATER: ReadonlySet<string> = new Set();
-
 type Issue = NonNullable<ReturnType<typeof policySchema.safeParse>['error']>['issues'][number];
 
 function problemsOf(issue: Issue): PolicyProblem[] {
   const path = issue.path as (string | number)[];
   if (issue.code === 'unrecognized_keys')
-    return issue.keys.map((key) => ({
-      path: [...path, key],
-      message: KEYS_OF_LATER.has(key) ? 'is not supported yet' : 'is not a known key',
-    }));
+    return issue.keys.map((key) => ({ path: [...path, key], message: 'is not a known key' }));
   if (issue.code === 'invalid_key') return [{ path, message: 'is not a valid name' }];
   return [{ path, message: issue.message }];
 }
@@ -122,15 +118,21 @@ function problemsOf(issue: Issue): PolicyProblem[] {
 /** What holds between parts. Reads the document as it came, so that it is told together with errors of shape. */
 function nameProblems(document: unknown): PolicyProblem[] {
   const problems: PolicyProblem[] = [];
-  for (const section of ['rules', 'quotas']) {
+  // Budgets and quotas are told apart by nothing but their names.
+  for (const sections of [['rules'], ['quotas', 'budgets']]) {
     const seen = new Set<unknown>();
-    for (const [index, entry] of entriesOf(fieldOf(document, section))) {
+    const entries = sections.flatMap((section) =>
+      entriesOf(fieldOf(document, section)).map(([index, entry]) => [section, index, entry] as const),
+    );
+    for (const [section, index, entry] of entries) {
       const name = fieldOf(entry, 'name');
       if (typeof name === 'string' && seen.has(name))
         problems.push({ path: [section, Number(index), 'name'], message: `another entry is named ${name} too` });
       seen.add(name);
     }
   }
+  if (entriesOf(fieldOf(document, 'budgets')).length > 0 && entriesOf(fieldOf(document, 'prices')).length === 0)
+    problems.push({ path: ['budgets'], message: 'count nothing without prices: say what calls cost' });
   const roles = new Set(entriesOf(fieldOf(document, 'roles')).map(([role]) => role));
   for (const [agent, entry] of entriesOf(fieldOf(document, 'agents')))
     for (const [index, role] of entriesOf(fieldOf(entry, 'roles')))

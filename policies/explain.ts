@@ -6,12 +6,13 @@
  * and may take its time.
  */
 import { type Predicate, type Variables, variablesOf } from './cel.ts';
+import type { Charge } from './charge.ts';
+import { chargesOf } from './charges.ts';
 import { rolesOf } from './decide.ts';
 import type { Call, Decision, Subject, Target } from './decision.ts';
 import { matchGlob } from './glob.ts';
 import { judge, type Question } from './judge.ts';
 import type { CompiledPolicy, CompiledSelector, Grant } from './policy.ts';
-import { type Charge, chargesOf } from './quota.ts';
 
 /** How a half of a condition came out; `undefined` when there is no such half. */
 export type Truth = 'true' | 'false' | 'error' | undefined;

@@ -60,6 +60,8 @@ export interface CompiledPolicy {
   /** Budgets too. */
   readonly quotas: readonly CompiledQuota[];
   readonly prices: readonly CompiledPrice[];
+  /** Some quota, budget or price depends on how many tokens a call has. */
+  readonly countsTokens: boolean;
   readonly redactions: readonly Redaction[];
   /** The variable `env` of conditions. */
   readonly env: Readonly<Record<string, string>>;

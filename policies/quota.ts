@@ -1,109 +1,41 @@
 /**
- * Quotas: which apply to a call, and the arithmetic of a sliding window. Pure over a state that is handed in; `now`
- * comes from a monotonic clock, in milliseconds.
+ * The arithmetic of quotas and budgets. Pure over a state that is handed in; `now` is milliseconds since the epoch by a
+ * clock that is not set while it runs.
  *
- * Guarantee: what was granted in any window, wherever it starts, is never more than the limit. A window is cut into 60
- * slots, and a grant counts until its whole slot has left: so 61 slots are summed, the present one and the 60 before,
- * and a grant is given back at most 1/60 of the window late. Only `settle` may go over, since the tokens are spent by
- * then; later calls wait that out. A clock that jumps back is held where it was, and mints nothing.
+ * Guarantee of a sliding window: what was granted in any window, wherever it starts, is never more than the limit. A
+ * window is cut into 60 slots, and a grant counts until its whole slot has left: so 61 slots are summed, the present one
+ * and the 60 before, and a grant is given back at most 1/60 of the window late. A calendar window starts anew with the
+ * day or month, UTC. `concurrent` counts from the reservation to its end. Only `progress` and `settle` may go over, since
+ * the tokens are spent by then; later calls wait that out. A clock that jumps back is held where it was, and mints nothing.
  *
  * Bounded: 61 numbers a key, {@link KEYS_MAX} keys, of which one agent brings up {@link KEYS_PER_AGENT_MAX}; keys whose
  * window has passed make room. Beyond that an agent's new keys share one counter a bound, so that whoever invents names
  * spends his own quota and nobody else's. They share it until all of it has left the window: no quota starts anew.
  */
-import { type Predicate, variablesOf } from './cel.ts';
-import { rolesOf } from './decide.ts';
-import type { Call, Subject, Target } from './decision.ts';
-import type { CompiledPolicy, Dimension, KeyPart, Rate } from './policy.ts';
+import { type Period, periodAt, periodStart } from './budget.ts';
+import type { Charge, Spent, Usage } from './charge.ts';
+import { amountFor } from './charges.ts';
 import { err, ok, type Result } from './result.ts';
 
 const SLOTS = 60;
-const RING = SLOTS + 1;
+export const RING = SLOTS + 1;
 export const KEYS_MAX = 10_000;
 export const KEYS_PER_AGENT_MAX = 1000;
-/** A count beyond this is cut: sums stay exact integers. */
-const AMOUNT_MAX = 1e12;
+/** Nobody knows when a call that is under way will end. */
+const CONCURRENT_RETRY_MS = 1000;
 
-/** What one call costs under one bound of one quota. Plain data: a store elsewhere can be handed it. */
-export interface Charge extends Rate {
-  readonly quota: string;
-  readonly dimension: Dimension;
-  /** Names the counter: two different sets of quota, bound and key values never share it. */
-  readonly key: string;
-  /** Names the counter that the agent's keys share when it has too many. */
-  readonly surplusKey: string;
-  /** Who brings the key up. */
-  readonly agent: string;
-  readonly cost: number;
+/** When something counts: a sliding window, a calendar one, or as long as the call is under way. */
+export interface Window {
+  readonly windowMs: number;
+  readonly period: Period | undefined;
 }
 
-const COUNTED = new Set(['tools/call', 'prompts/get', 'resources/read']);
-
-/**
- * What a call costs, by every quota that applies. Empty for every method but tools/call, prompts/get and resources/read.
- * A quota whose `when` cannot be judged applies.
- *
- * @param tokens The estimate to reserve; the difference is settled.
- */
-export function chargesOf(
-  policy: CompiledPolicy,
-  subject: Subject,
-  target: Target,
-  call: Call,
-  tokens: number,
-): Charge[] {
-  if (policy.quotas.length === 0 || !COUNTED.has(call.method)) return [];
-  const conditional = policy.quotas.some(({ condition }) => condition !== undefined);
-  const variables = conditional
-    ? variablesOf(subject, rolesOf(policy, subject.agent), target, policy.env, call)
-    : undefined;
-  const excluded = (predicate: Predicate | undefined): boolean => {
-    const verdict = predicate?.(variables!);
-    return verdict?.ok === true && !verdict.value;
-  };
-  return policy.quotas.flatMap(({ name, condition, key, bounds }) => {
-    if (excluded(condition?.stable) || excluded(condition?.perCall)) return [];
-    // An object, which no list of values is.
-    const surplus = JSON.stringify({ agent: subject.agent.name });
-    const values = JSON.stringify(key.map((part) => keyValue(part, subject, target, call)));
-    return bounds.map(({ limit, windowMs, dimension, keyPrefix }) => ({
-      quota: name,
-      dimension,
-      key: keyPrefix + values,
-      surplusKey: keyPrefix + surplus,
-      agent: subject.agent.name,
-      limit,
-      windowMs,
-      cost: dimension === 'calls' ? 1 : amount(tokens),
-    }));
-  });
-}
-
-/** No user or session is a value of its own. What is not a tool shares one key: else each URI would have its own quota. */
-function keyValue(part: KeyPart, subject: Subject, target: Target, call: Call): string | null {
-  switch (part) {
-    case 'agent':
-      return subject.agent.name;
-    case 'group':
-      return subject.agent.group;
-    case 'user':
-      return subject.user?.sub ?? null;
-    case 'session':
-      return call.sessionId ?? null;
-    case 'server':
-      return target.server;
-    case 'tool':
-      return target.kind === 'tool' ? target.name : null;
-  }
-}
-
-interface Counter {
+export interface Counter extends Window {
   /** Who brought up the key; `undefined` for a counter of a surplus. */
   readonly agent: string | undefined;
-  readonly windowMs: number;
-  /** What was granted in slot n lies at `n % RING`, for the last RING slots. */
-  readonly ring: Float64Array;
-  /** The latest slot that was looked at, counted from the clock's zero. */
+  /** What was granted in slot n lies at `n % RING`, for the last RING slots. `undefined` where the window does not slide. */
+  readonly ring: Float64Array | undefined;
+  /** The latest slot, day or month that was looked at, counted from the epoch. */
   slot: number;
   total: number;
 }
@@ -132,9 +64,20 @@ export function createQuotaState(keysMax = KEYS_MAX, keysPerAgentMax = KEYS_PER_
   };
 }
 
+interface Entry {
+  readonly charge: Charge;
+  readonly key: string;
+  readonly counter: Counter;
+  readonly slot: number;
+  /** What has been charged by now. */
+  charged: number;
+}
+
 /** What was granted to one call. Opaque; to be settled or released, once: a second time does nothing. */
 export interface Reservation {
-  readonly entries: readonly { readonly charge: Charge; readonly counter: Counter; readonly slot: number }[];
+  readonly entries: readonly Entry[];
+  /** One for each charge, in their order. */
+  readonly usage: readonly Usage[];
   open: boolean;
 }
 
@@ -144,13 +87,9 @@ export interface Reservation {
  * @returns otherwise the quota that has to be waited for longest, and the milliseconds after which this very request
  * would pass if no other came: `Infinity` when its cost alone is more than the limit.
  */
-export function reserve(
-  state: QuotaState,
-  charges: readonly Charge[],
-  now: number,
-): Result<Reservation, { readonly quota: string; readonly retryAfterMs: number }> {
+export function reserve(state: QuotaState, charges: readonly Charge[], now: number): Result<Reservation, Spent> {
   tick(state, now);
-  let spent: { readonly quota: string; readonly retryAfterMs: number } | undefined;
+  let spent: Spent | undefined;
   const keyed = charges.map((charge) => ({ charge, key: keyOf(state, charge, charges.length) }));
   for (const { charge, key } of keyed) {
     const retryAfterMs =
@@ -159,54 +98,89 @@ export function reserve(
   }
   if (spent !== undefined) return err(spent);
 
-  const entries = keyed.map(({ charge, key }) => {
+  const entries: Entry[] = [];
+  const usage: Usage[] = [];
+  for (const { charge, key } of keyed) {
     const counter = counterFor(state, charge, key!);
+    const before = counter.total;
     change(counter, counter.slot, charge.cost);
-    return { charge, counter, slot: counter.slot };
-  });
-  return ok({ entries, open: true });
+    entries.push({ charge, key: key!, counter, slot: counter.slot, charged: charge.cost });
+    usage.push(usageOf(charge, before, counter.total));
+  }
+  return ok({ entries, usage, open: true });
+}
+
+/**
+ * So many tokens are known by now: what goes beyond the reservation is charged.
+ *
+ * @returns the quotas and budgets that are over their limit by it.
+ */
+export function progress(state: QuotaState, reservation: Reservation, tokens: number, now: number): readonly string[] {
+  if (!reservation.open) return [];
+  tick(state, now);
+  const over: string[] = [];
+  for (const entry of reservation.entries) {
+    const { charge, counter, slot } = entry;
+    if (charge.perToken === 0) continue;
+    advance(counter, state.clock);
+    const amount = amountFor(charge.base, charge.perToken, tokens);
+    if (amount > entry.charged) {
+      change(counter, slot, amount - entry.charged);
+      entry.charged = amount;
+    }
+    if (counter.total > charge.limit) over.push(charge.quota);
+  }
+  return over;
 }
 
 /** The tokens are known: the difference goes to the slot of the reservation, while that is still in its window. */
-export function settle(state: QuotaState, reservation: Reservation, actualTokens: number, now: number): void {
-  amend(state, reservation, now, ({ dimension, cost }) => (dimension === 'tokens' ? amount(actualTokens) - cost : 0));
+export function settle(state: QuotaState, reservation: Reservation, tokens: number, now: number): readonly Usage[] {
+  return amend(state, reservation, now, ({ dimension, base, perToken }) =>
+    dimension === 'concurrent' ? 0 : amountFor(base, perToken, tokens),
+  );
 }
 
 /** The server never saw the call: everything is given back. */
 export function release(state: QuotaState, reservation: Reservation, now: number): void {
-  amend(state, reservation, now, ({ cost }) => -cost);
+  amend(state, reservation, now, () => 0);
 }
 
 function amend(
   state: QuotaState,
   reservation: Reservation,
   now: number,
-  differenceOf: (charge: Charge) => number,
-): void {
-  if (!reservation.open) return;
+  amountOf: (charge: Charge) => number,
+): readonly Usage[] {
+  if (!reservation.open) return [];
   reservation.open = false;
   tick(state, now);
-  for (const { charge, counter, slot } of reservation.entries) {
+  return reservation.entries.map(({ charge, key, counter, slot, charged }) => {
     advance(counter, state.clock);
-    change(counter, slot, differenceOf(charge));
-  }
+    const before = counter.total;
+    change(counter, slot, amountOf(charge) - charged);
+    if (charge.dimension === 'concurrent' && counter.total === 0) forget(state, key, counter);
+    return usageOf(charge, before, counter.total);
+  });
 }
 
-function amount(count: number): number {
-  return count > 0 ? Math.min(Math.ceil(count), AMOUNT_MAX) : 0;
+function usageOf({ quota, dimension, limit, warnAt }: Charge, before: number, used: number): Usage {
+  return { quota, dimension, used, limit, warned: before < warnAt * limit && used >= warnAt * limit };
 }
 
 function tick(state: QuotaState, now: number): void {
   if (now > state.clock) state.clock = now;
 }
 
-function slotAt(time: number, windowMs: number): number {
-  return Math.floor((time * SLOTS) / windowMs);
+/** The slot, day or month of a moment. What lasts as long as its call has but one. */
+export function slotAt(time: number, { windowMs, period }: Window): number {
+  if (period !== undefined) return periodAt(time, period);
+  return windowMs === 0 ? 0 : Math.floor((time * SLOTS) / windowMs);
 }
 
 /** The first whole millisecond at which a slot no longer counts. */
-function expiryOf(slot: number, windowMs: number): number {
-  return Math.ceil(((slot + RING) * windowMs) / SLOTS);
+export function expiryOf(slot: number, { windowMs, period }: Window): number {
+  if (period !== undefined) return periodStart(slot + 1, period);
+  return windowMs === 0 ? Number.POSITIVE_INFINITY : Math.ceil(((slot + RING) * windowMs) / SLOTS);
 }
 
 /** Milliseconds until the charge fits. */
@@ -216,12 +190,14 @@ function waitFor(counter: Counter | undefined, { cost, limit }: Charge, time: nu
   advance(counter, time);
   let excess = counter.total + cost - limit;
   if (excess <= 0) return 0;
-  let slot = counter.slot - SLOTS;
-  for (; slot < counter.slot; slot++) {
-    excess -= counter.ring[indexOf(slot)]!;
-    if (excess <= 0) break;
-  }
-  return expiryOf(slot, counter.windowMs) - time;
+  let { slot } = counter;
+  if (counter.ring !== undefined)
+    for (slot -= SLOTS; slot < counter.slot; slot++) {
+      excess -= counter.ring[indexOf(slot)]!;
+      if (excess <= 0) break;
+    }
+  const expiry = expiryOf(slot, counter);
+  return expiry === Number.POSITIVE_INFINITY ? CONCURRENT_RETRY_MS : expiry - time;
 }
 
 function indexOf(slot: number): number {
@@ -229,31 +205,54 @@ function indexOf(slot: number): number {
 }
 
 /** Empties the slots that have left the window. */
-function advance(counter: Counter, time: number): void {
-  const present = slotAt(time, counter.windowMs);
-  for (let step = Math.min(present - counter.slot, RING); step > 0; step--) {
-    const index = indexOf(present - step + 1);
-    counter.total -= counter.ring[index]!;
-    counter.ring[index] = 0;
-  }
-  counter.slot = Math.max(counter.slot, present);
+export function advance(counter: Counter, time: number): void {
+  const present = slotAt(time, counter);
+  if (present <= counter.slot) return;
+  if (counter.ring === undefined) counter.total = 0;
+  else
+    for (let step = Math.min(present - counter.slot, RING); step > 0; step--) {
+      const index = indexOf(present - step + 1);
+      counter.total -= counter.ring[index]!;
+      counter.ring[index] = 0;
+    }
+  counter.slot = present;
 }
 
-function change(counter: Counter, slot: number, difference: number): void {
-  if (slot < counter.slot - SLOTS) return;
-  counter.ring[indexOf(slot)]! += difference;
+export function change(counter: Counter, slot: number, difference: number): void {
+  const oldest = counter.ring === undefined ? counter.slot : counter.slot - SLOTS;
+  if (slot < oldest) return;
+  if (counter.ring !== undefined) counter.ring[indexOf(slot)]! += difference;
   counter.total += difference;
 }
 
-function counterFor(state: QuotaState, { agent, windowMs, surplusKey }: Charge, key: string): Counter {
-  const known = state.counters.get(key);
-  if (known !== undefined) return known;
-  const slot = slotAt(state.clock, windowMs);
+/** What lies in the slots of a counter, oldest first, without the empty ones. */
+export function* grantsIn({ ring, slot, total }: Counter): Generator<readonly [slot: number, amount: number]> {
+  if (ring === undefined) yield [slot, total];
+  else
+    for (let at = slot - SLOTS; at <= slot; at++) {
+      const amount = ring[indexOf(at)]!;
+      if (amount !== 0) yield [at, amount];
+    }
+}
+
+function counterFor(state: QuotaState, { agent, windowMs, period, surplusKey }: Charge, key: string): Counter {
   const owner = key === surplusKey ? undefined : agent;
-  const counter: Counter = { agent: owner, windowMs, ring: new Float64Array(RING), slot, total: 0 };
+  return state.counters.get(key) ?? addCounter(state, key, owner, { windowMs, period });
+}
+
+export function addCounter(
+  state: QuotaState,
+  key: string,
+  agent: string | undefined,
+  { windowMs, period }: Window,
+): Counter {
+  const slides = windowMs > 0 && period === undefined;
+  const slot = slotAt(state.clock, { windowMs, period });
+  const ring = slides ? new Float64Array(RING) : undefined;
+  const counter: Counter = { agent, windowMs, period, ring, slot, total: 0 };
   state.counters.set(key, counter);
-  state.brought.set(owner, broughtBy(state, owner) + 1);
-  state.nextExpiry = Math.min(state.nextExpiry, expiryOf(slot, windowMs));
+  state.brought.set(agent, broughtBy(state, agent) + 1);
+  state.nextExpiry = Math.min(state.nextExpiry, expiryOf(slot, counter));
   return counter;
 }
 
@@ -289,16 +288,17 @@ function makeRoom(state: QuotaState, isRoom: () => boolean): boolean {
   if (isRoom()) return true;
   if (state.clock < state.nextExpiry) return false;
   state.nextExpiry = Number.POSITIVE_INFINITY;
-  for (const [key, { agent, slot, windowMs }] of state.counters) {
-    const expiry = expiryOf(slot, windowMs);
-    if (expiry > state.clock) {
-      state.nextExpiry = Math.min(state.nextExpiry, expiry);
-      continue;
-    }
-    state.counters.delete(key);
-    const left = broughtBy(state, agent) - 1;
-    if (left === 0) state.brought.delete(agent);
-    else state.brought.set(agent, left);
+  for (const [key, counter] of state.counters) {
+    const expiry = expiryOf(counter.slot, counter);
+    if (expiry <= state.clock) forget(state, key, counter);
+    else state.nextExpiry = Math.min(state.nextExpiry, expiry);
   }
   return isRoom();
+}
+
+function forget(state: QuotaState, key: string, { agent }: Counter): void {
+  if (!state.counters.delete(key)) return;
+  const left = broughtBy(state, agent) - 1;
+  if (left === 0) state.brought.delete(agent);
+  else state.brought.set(agent, left);
 }

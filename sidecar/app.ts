@@ -8,6 +8,8 @@ import { randomBytes } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { setTimeout as delay } from 'node:timers/promises';
+import { amountOf } from '../policies/budget.ts';
+import type { Usage } from '../policies/charge.ts';
 import type { CompiledPolicy } from '../policies/policy.ts';
 import { redactArguments } from '../policies/redact.ts';
 import { err, ok, type Result } from '../policies/result.ts';
@@ -24,10 +26,10 @@ import type { Credential } from './credentials/credential.ts';
 import { createIdentities, type Identities } from './identity/create.ts';
 import { removeStaleSocket } from './identity/socket-file.ts';
 import { type Listener, type ListenTls, openListener } from './listener.ts';
+import { LockReload } from './lock-reload.ts';
 import { AnswerCache } from './pipeline/answer-cache.ts';
 import { type Next, type Stack, stack } from './pipeline/compose.ts';
-import { Exchange, type Route } from './pipeline/exchange.ts';
-import { createMemoryQuotaStore } from './pipeline/quota-store.ts';
+import { Exchange, type Permitted, type Route } from './pipeline/exchange.ts';
 import { HttpReply } from './pipeline/reply.ts';
 import { createSessions } from './pipeline/sessions.ts';
 import { Admission, admit } from './pipeline/stages/admit.ts';
@@ -43,12 +45,15 @@ import { continueTrace, parse, recoverId } from './pipeline/stages/parse.ts';
 import { quota } from './pipeline/stages/quota.ts';
 import { rescue } from './pipeline/stages/rescue.ts';
 import { type Breakers, route } from './pipeline/stages/route.ts';
-import { LockReload } from './lock-reload.ts';
 import { PolicyFiles } from './policy-files.ts';
 import { PolicyReload } from './policy-reload.ts';
+import { anchoredClock, createMemoryStore } from './quota/memory.ts';
+import { isProcessAlive, StateFile } from './quota/state-file.ts';
+import type { QuotaStore } from './quota/store.ts';
+import { TokenCounter } from './quota/tokens.ts';
 import { Audit } from './telemetry/audit.ts';
-import type { ExchangeObserver } from './telemetry/finished.ts';
 import type { AuditEvent } from './telemetry/audit-line.ts';
+import type { ExchangeObserver } from './telemetry/finished.ts';
 import type { Log } from './telemetry/log.ts';
 import { Metrics, observeSources } from './telemetry/metrics.ts';
 import { RefusedConnections } from './telemetry/refused-connections.ts';
@@ -84,6 +89,7 @@ export interface House {
   readonly upstreams: Upstreams['byName'];
   readonly credentials: ReadonlyMap<string, Credential>;
   readonly breakers: Breakers;
+  readonly quotas: QuotaStore;
   /** Says `drain` once. */
   readonly drain: EventTarget;
 }
@@ -163,7 +169,14 @@ export function buildPipeline(house: House): Stack<Exchange, never> {
       // Needs caller and message; everything below needs its permit.
       .push('authorize', authorize({ group: config.group, policy: () => policy.active, catalog, pins, now: Date.now }))
       // A refused call costs nothing; an allowed one is paid for before the server sees it.
-      .push('quota', quota(createMemoryQuotaStore(monotonic)))
+      .push(
+        'quota',
+        quota({
+          store: house.quotas,
+          tokens: new TokenCounter(monotonic),
+          warn: (usage, exchange) => warnOfQuota(house.audit, usage, exchange),
+        }),
+      )
       // What the agent may have and has paid for may come from memory.
       .push('cache', cache(answers))
       // The only place that tries again: all that must be fresh for each try is below.
@@ -238,6 +251,8 @@ export async function startSidecar(
   const tracing = createTracing(config, version, metrics, log);
   opened.push(() => tracing?.shutdown(TRACING_GRACE_MS));
 
+  const quotas = createQuotas(loaded, log);
+  opened.push(() => quotas.close());
   const admission = new Admission();
   const breakers: Breakers = new Map();
   const drain = new EventTarget();
@@ -253,6 +268,7 @@ export async function startSidecar(
     upstreams: upstreams.value.byName,
     credentials: upstreams.value.credentials,
     breakers,
+    quotas,
     drain,
   }).build();
   const onRequest = (request: IncomingMessage, response: ServerResponse) => {
@@ -346,6 +362,33 @@ function createTracing({ telemetry, group }: Config, version: string, metrics: M
     log,
     now: Date.now,
     environment: process.env,
+  });
+}
+
+function createQuotas({ config }: Loaded, log: Log): QuotaStore {
+  return createMemoryStore({
+    now: anchoredClock(Date.now, monotonic),
+    openFile: () =>
+      StateFile.open(config.state, 'quota.json', { warn: log.warn, pid: process.pid, isAlive: isProcessAlive }),
+    warn: log.warn,
+  });
+}
+
+/** For whoever watches the audit: the wall is near. */
+function warnOfQuota(
+  audit: Audit,
+  { quota: name, dimension, used, limit }: Usage,
+  { subject, route }: Permitted,
+): void {
+  const isMoney = dimension === 'cost';
+  audit.record({
+    event: 'quota.warning',
+    quota: name,
+    dimension,
+    used: isMoney ? amountOf(used) : used,
+    limit: isMoney ? amountOf(limit) : limit,
+    agent: subject.agent.name,
+    server: route.server,
   });
 }
 

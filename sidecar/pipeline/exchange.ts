@@ -5,10 +5,12 @@
  * a caller cannot be stacked before the one that finds it.
  */
 import type { IncomingMessage } from 'node:http';
+import type { Usage } from '../../policies/charge.ts';
 import type { Call, Decision, Subject, Target } from '../../policies/decision.ts';
 import type { CompiledPolicy } from '../../policies/policy.ts';
 import type { Caller } from '../identity/identify.ts';
 import type { Era, Message } from '../protocol/message.ts';
+import type { CountedBy } from '../quota/tokens.ts';
 import type { Upstream, UpstreamFailure, UpstreamResponse } from '../upstream/upstream.ts';
 import type { Outcome } from './compose.ts';
 import type { Permit } from './permit.ts';
@@ -105,6 +107,18 @@ export class Exchange {
   cached = false;
   tokensIn: number | undefined = undefined;
   tokensOut: number | undefined = undefined;
+  /** How the tokens were counted; set where policy counts them. */
+  tokensBy: CountedBy | undefined = undefined;
+  /** The result's own figures. Set by `inspect`. */
+  serverUsage: { readonly input: number | undefined; readonly output: number } | undefined = undefined;
+  /** The whole answer, where it is small enough to be counted. Set by `inspect`. */
+  answerBytes: Buffer | undefined = undefined;
+  /** By the policy's prices, in their unit. */
+  cost: number | undefined = undefined;
+  /** How full the quotas of this call were when it was reserved. */
+  quotaUsage: readonly Usage[] = [];
+  /** Set by `quota` while the call is under way: so many tokens have come. Says which quota ends the stream now. */
+  spend: ((tokensOut: number) => string | undefined) | undefined = undefined;
   bytesIn = 0;
   /** A batch that was taken apart: its elements are what happened, each an exchange of its own. */
   isBatch = false;

@@ -64,6 +64,8 @@ export function formatExchange(exchange: FinishedExchange, sequence: number, omi
     (upstream === undefined ? '' : number('upstreamMs', upstream.durationMs) + number('attempts', upstream.attempts)) +
     number('tokensIn', exchange.tokensIn) +
     number('tokensOut', exchange.tokensOut) +
+    word('tokensBy', exchange.tokensBy) +
+    exactNumber('cost', exchange.cost) +
     number('bytesIn', exchange.bytesIn) +
     number('bytesOut', exchange.bytesOut) +
     flag('aborted', exchange.aborted) +
@@ -123,6 +125,11 @@ function text(name: string, value: string | undefined): string {
 
 function number(name: string, value: number | undefined): string {
   return value === undefined ? '' : `,"${name}":${rounded(value)}`;
+}
+
+/** Money: sums of it must come out, so nothing is rounded. */
+function exactNumber(name: string, value: number | undefined): string {
+  return value === undefined ? '' : `,"${name}":${value}`;
 }
 
 function flag(name: string, value: boolean): string {

@@ -59,6 +59,10 @@ export interface FinishedExchange {
   readonly errorId: string | undefined;
   readonly tokensIn: number | undefined;
   readonly tokensOut: number | undefined;
+  /** How the tokens were counted, where policy counts them; otherwise they are estimated from the bytes. */
+  readonly tokensBy: 'server' | 'tokenizer' | 'estimate' | undefined;
+  /** By the policy's prices, in their unit. */
+  readonly cost: number | undefined;
   readonly bytesIn: number;
   readonly bytesOut: number;
   readonly aborted: boolean;

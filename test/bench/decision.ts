@@ -2,16 +2,17 @@
  * What deciding costs, without any network: the pure functions that a 1 KiB `tools/call` goes through between its last
  * byte read and its first byte sent, in the order of the pipeline. Own process, so that the heap is quiet.
  */
+import { chargesOf } from '../../policies/charges.ts';
 import { compilePolicy } from '../../policies/compile.ts';
 import { decide } from '../../policies/decide.ts';
 import type { Call, Subject } from '../../policies/decision.ts';
 import { targetsOf } from '../../policies/methods.ts';
-import { chargesOf, createQuotaState, reserve, settle } from '../../policies/quota.ts';
+import { createQuotaState, reserve, settle } from '../../policies/quota.ts';
 import { continueTrace } from '../../sidecar/pipeline/stages/parse.ts';
-import { estimateTokens } from '../../sidecar/pipeline/stages/quota.ts';
 import { classify } from '../../sidecar/protocol/ladder.ts';
 import { parseBody } from '../../sidecar/protocol/parse.ts';
 import { spliceTrace } from '../../sidecar/protocol/splice.ts';
+import { estimateTokens } from '../../sidecar/quota/tokens.ts';
 import { callHeaders, callWith, nthId } from './call.ts';
 import { answerParent } from './child.ts';
 import { policy } from './policy.ts';

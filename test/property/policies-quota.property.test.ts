@@ -5,7 +5,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { type Charge, createQuotaState, type Reservation, release, reserve, settle } from '../../policies/quota.ts';
+import type { Charge } from '../../policies/charge.ts';
+import { createQuotaState, type Reservation, release, reserve, settle } from '../../policies/quota.ts';
 
 interface Grant {
   readonly key: string;
@@ -15,6 +16,9 @@ interface Grant {
 
 const WINDOWS = [1000, 10_000, 60_000, 300_000];
 const slotOf = (time: number, windowMs: number) => Math.floor((time * 60) / windowMs);
+
+/** A charge that is one call. */
+const CALL = { period: undefined, base: 1, perToken: 0, warnAt: 0.8 };
 
 /** A log and a sum: slow and plain. */
 function createModel() {
@@ -64,6 +68,10 @@ function chargesFor(bounds: readonly { limit: number; windowMs: number }[], whic
       dimension,
       limit,
       windowMs,
+      period: undefined,
+      base: dimension === 'calls' ? 1 : 0,
+      perToken: dimension === 'calls' ? 0 : 1,
+      warnAt: 0.8,
       cost: dimension === 'calls' ? 1 : cost,
     };
   });
@@ -128,6 +136,7 @@ describe('the sliding window', () => {
               dimension: 'calls',
               limit,
               windowMs,
+              ...CALL,
               cost,
             };
             if (reserve(state, [charge], clock).ok) granted.push({ at: clock, cost });
@@ -170,6 +179,7 @@ describe('the sliding window', () => {
               dimension: 'calls',
               limit,
               windowMs,
+              ...CALL,
               cost: 1,
             };
             const { ok } = reserve(state, [charge], clock);

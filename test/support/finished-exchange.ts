@@ -38,6 +38,8 @@ export function finishedExchange(changes: Partial<FinishedExchange> = {}): Finis
     toolError: false,
     errorId: undefined,
     tokensIn: 12,
+    tokensBy: undefined,
+    cost: undefined,
     tokensOut: 144,
     bytesIn: 310,
     bytesOut: 2048,

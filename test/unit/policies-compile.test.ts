@@ -51,7 +51,6 @@ describe('a policy', () => {
     ['no version', { ...VALID, version: undefined }, /^version: /],
     ['a later version', { ...VALID, version: 2 }, /^version: /],
     ['an unknown key', { ...VALID, rulez: [] }, /^rulez: is not a known key/],
-    ['budgets, not yet', { ...VALID, budgets: [] }, /^budgets: is not supported yet/],
     ['an unknown key of a rule', { ...VALID, rules: [{ ...rule, wen: 'true' }] }, /^rules\.0\.wen: is not a known key/],
     ['an unknown default', { ...VALID, default: 'maybe' }, /^default: /],
     ['an unknown mode', { ...VALID, mode: 'off' }, /^mode: /],
@@ -94,7 +93,7 @@ describe('a policy', () => {
     [
       'a quota of nothing',
       { ...VALID, quotas: [{ name: 'x', key: ['agent'] }] },
-      /^quotas\.0: needs calls, tokens or both/,
+      /^quotas\.0: needs calls, tokens or concurrent/,
     ],
     ['a quota without a key', { ...VALID, quotas: [{ ...quota, key: [] }] }, /^quotas\.0\.key: /],
     ['a key that is not there', { ...VALID, quotas: [{ ...quota, key: ['planet'] }] }, /^quotas\.0\.key\.0: /],

@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import type { Charge } from '../../policies/charge.ts';
+import { chargesOf } from '../../policies/charges.ts';
 import type { Call, Subject, Target } from '../../policies/decision.ts';
-import { type Charge, chargesOf, createQuotaState, release, reserve, settle } from '../../policies/quota.ts';
+import { createQuotaState, release, reserve, settle } from '../../policies/quota.ts';
 import { parseRate } from '../../policies/rate.ts';
 import { agent, callOf, policyOf, tool } from '../support/policies.ts';
 
@@ -107,7 +109,11 @@ const charge = (change: Partial<Charge> = {}): Charge => ({
   agent: 'a',
   limit: 3,
   windowMs: 60_000,
+  period: undefined,
   cost: 1,
+  base: change.dimension === 'tokens' ? 0 : (change.cost ?? 1),
+  perToken: change.dimension === 'tokens' ? 1 : 0,
+  warnAt: 0.8,
   ...change,
 });
 

@@ -4,10 +4,10 @@
  * kept answer needs no server.
  */
 import { hash } from 'node:crypto';
+import { estimateTokens } from '../../quota/tokens.ts';
 import type { AnswerCache } from '../answer-cache.ts';
 import type { Outcome, Stage } from '../compose.ts';
 import type { Permitted } from '../exchange.ts';
-import { estimateTokens } from './quota.ts';
 
 /** 2026-07-28, Caching: the methods whose results carry `ttlMs`. */
 const CACHEABLE = new Set([
@@ -36,6 +36,7 @@ export function cache(answers: AnswerCache): Stage<Permitted, Permitted> {
     }
     exchange.cached = true;
     exchange.tokensOut = estimateTokens(kept.length);
+    exchange.answerBytes = kept;
     reply.head(200, { 'content-type': 'application/json', 'content-length': String(kept.length) });
     reply.end(kept);
     return undefined;

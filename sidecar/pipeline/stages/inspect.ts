@@ -6,7 +6,9 @@
 import { listKindOf } from '../../../policies/methods.ts';
 import { filterLists, type Keep } from '../../protocol/filter.ts';
 import type { JsonObject } from '../../protocol/message.ts';
+import { addToResultMeta } from '../../protocol/result-meta.ts';
 import { createFrameSplitter, encodeEvent, type Frame } from '../../protocol/sse.ts';
+import { estimateTokens, TOKENIZED_BYTES_MAX, usageIn } from '../../quota/tokens.ts';
 import type { Catalog } from '../../upstream/catalog.ts';
 import type { ToolPins } from '../../upstream/tool-pins.ts';
 import { UpstreamBroken, type UpstreamResponse } from '../../upstream/upstream.ts';
@@ -16,7 +18,6 @@ import type { ListFilter } from '../permit.ts';
 import { describeReason, type Reason, toWire, type Wire } from '../reason.ts';
 import type { Sessions } from '../sessions.ts';
 import { reasonOf } from './forward.ts';
-import { estimateTokens } from './quota.ts';
 
 export interface InspectPorts {
   readonly limits: {
@@ -125,8 +126,9 @@ async function relayStream(exchange: Answered, ports: InspectPorts): Promise<Out
   let held: Buffer[] | undefined = mayBeAbsent(exchange, ports.catalog) ? [] : undefined;
   if (held === undefined) open();
   let broken: Reason | undefined;
+  let streamed = 0;
   try {
-    for await (const chunk of answer.body) {
+    reading: for await (const chunk of answer.body) {
       const frames = splitter.push(chunk);
       if (!frames.ok) {
         broken = {
@@ -150,6 +152,13 @@ async function relayStream(exchange: Answered, ports: InspectPorts): Promise<Out
         }
         const waiting = write(bytes);
         if (waiting !== undefined) await waiting;
+        streamed += frame.data?.length ?? 0;
+        const spent = isEmpty(frame) ? undefined : exchange.spend?.(estimateTokens(streamed));
+        if (spent !== undefined && !state.answered) {
+          answer.cancel();
+          broken = { kind: 'quota', quota: spent, retryAfterMs: CUT_RETRY_MS, asToolError: false };
+          break reading;
+        }
       }
     }
   } catch (error) {
@@ -157,6 +166,7 @@ async function relayStream(exchange: Answered, ports: InspectPorts): Promise<Out
     broken = reasonOf(error.failure);
   } finally {
     stopListening?.();
+    noteStreamed(exchange, streamed);
   }
 
   if (held !== undefined) {
@@ -173,7 +183,8 @@ async function relayStream(exchange: Answered, ports: InspectPorts): Promise<Out
   if (!reply.gone && message?.id !== undefined && !state.answered) {
     if (drained) await write(encodeEvent({ event: 'message', data: gracefulEnd(message.id) }));
     // A stream with event ids is taken up again by `Last-Event-ID`; any other has lost its answer, and the agent must hear it.
-    else if (!state.resumable && wire !== undefined)
+    // One that was cut off is not to be: the request is over.
+    else if ((!state.resumable || broken?.kind === 'quota') && wire !== undefined)
       await write(
         encodeEvent({ event: 'message', data: JSON.stringify({ jsonrpc: '2.0', id: message.id, error: wire.error }) }),
       );
@@ -182,11 +193,23 @@ async function relayStream(exchange: Answered, ports: InspectPorts): Promise<Out
   return undefined;
 }
 
+/** What came beside the answer counts too: then the whole is estimated. */
+function noteStreamed(exchange: Answered, bytes: number): void {
+  const tokens = estimateTokens(bytes);
+  if (exchange.message?.id === undefined || tokens <= (exchange.tokensOut ?? 0)) return;
+  exchange.tokensOut = tokens;
+  exchange.answerBytes = undefined;
+}
+
+/** Nobody knows how much of the window is left when a stream is cut off. */
+const CUT_RETRY_MS = 1_000;
+
 /** A stream whose head is out is past `rescue`: what became of it is noted here. */
 function noteBroken(exchange: Answered, ports: InspectPorts, reason: Reason): Wire {
   const errorId = ports.newErrorId();
   const wire = toWire(reason, { errorId, era: exchange.era, method: exchange.message?.method });
-  exchange.attempt.failed(undefined);
+  // A stream that we cut off is no fault of its server.
+  if (reason.kind !== 'quota') exchange.attempt.failed(undefined);
   exchange.reason = { text: describeReason(reason), rule: undefined, kind: reason.kind, errorId };
   exchange.rpcCode = wire.error.code;
   return wire;
@@ -274,7 +297,7 @@ function inspectMessage(exchange: Answered, ports: InspectPorts, read: JsonObjec
   }
   const result = read.result;
   const isOwnAnswer = exchange.message?.id !== undefined && read.id === exchange.message.id;
-  if (isOwnAnswer) noteAnswer(exchange, read, bytes.length);
+  if (isOwnAnswer) noteAnswer(exchange, read, bytes);
   if (typeof result !== 'object' || result === null) return bytes;
 
   // A call's own result may well have a member called `tools`; on a stream that is not ours to match, only the shape is known.
@@ -282,12 +305,30 @@ function inspectMessage(exchange: Answered, ports: InspectPorts, read: JsonObjec
   const names = isOwnAnswer && isWholeToolList(exchange, result) ? new Set<unknown>() : undefined;
   const filtered = mayBeList ? filterLists(bytes, learning(exchange.permit.filter, server, ports, names)) : bytes;
   if (names !== undefined) ports.pins.listed(server, names);
-  if (isOwnAnswer) exchange.keepAnswer?.(filtered);
-  return filtered;
+  if (!isOwnAnswer) return filtered;
+  exchange.keepAnswer?.(filtered);
+  return tellShares(exchange, filtered);
 }
 
-function noteAnswer(exchange: Answered, read: JsonObject, bytes: number): void {
-  exchange.tokensOut = estimateTokens(bytes);
+const QUOTA_META = 'mcp-sidecar.io/quota';
+
+/** Near the wall, the answer tells how much of each quota is left: an agent that reads it can slow down by itself. */
+function tellShares({ quotaUsage, policy }: Answered, bytes: Buffer): Buffer {
+  if (quotaUsage.length === 0) return bytes;
+  const shares = quotaUsage.flatMap(({ quota: name, dimension, used, limit }) => {
+    const warnAt = policy.quotas.find((one) => one.name === name)?.warnAt ?? 1;
+    if (used < warnAt * limit) return [];
+    return [{ name, dimension, remaining: Math.max(0, Math.round((1 - used / limit) * 1000) / 1000) }];
+  });
+  return shares.length === 0 ? bytes : addToResultMeta(bytes, QUOTA_META, JSON.stringify(shares));
+}
+
+function noteAnswer(exchange: Answered, read: JsonObject, bytes: Buffer): void {
+  exchange.tokensOut = estimateTokens(bytes.length);
+  if (exchange.policy.countsTokens) {
+    exchange.serverUsage = usageIn(read.result);
+    if (bytes.length <= TOKENIZED_BYTES_MAX) exchange.answerBytes = bytes;
+  }
   const error = read.error as { code?: unknown } | undefined;
   if (typeof error?.code === 'number') exchange.rpcCode = error.code;
   if ((read.result as { isError?: unknown } | undefined)?.isError === true) exchange.toolError = true;

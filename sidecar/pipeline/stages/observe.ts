@@ -80,6 +80,8 @@ function summarize(exchange: Exchange, ports: ObservePorts): FinishedExchange {
     errorId: reason?.errorId,
     tokensIn: exchange.tokensIn,
     tokensOut: exchange.tokensOut,
+    tokensBy: exchange.tokensBy,
+    cost: exchange.cost,
     bytesIn: exchange.bytesIn,
     bytesOut: exchange.reply.bytesOut,
     aborted: exchange.reply.gone,

@@ -3,35 +3,42 @@
  * known. After `authorize`, so that a refused call costs nothing; before `cache`, since an answer from the cache fills
  * the model's context as well.
  */
-import type { Charge, Reservation } from '../../../policies/quota.ts';
-import { chargesOf } from '../../../policies/quota.ts';
+import { amountOf, priceOf } from '../../../policies/budget.ts';
+import type { Usage } from '../../../policies/charge.ts';
+import { amountFor, chargesOf } from '../../../policies/charges.ts';
+import type { CompiledPolicy } from '../../../policies/policy.ts';
+import type { Grant, QuotaStore } from '../../quota/store.ts';
+import { estimateTokens, type TokenCounter } from '../../quota/tokens.ts';
 import type { Outcome, Stage } from '../compose.ts';
 import type { Permitted } from '../exchange.ts';
-import type { QuotaStore } from '../quota-store.ts';
 
-export function quota(store: QuotaStore): Stage<Permitted, Permitted> {
+export interface QuotaPorts {
+  readonly store: QuotaStore;
+  readonly tokens: TokenCounter;
+  /** A quota has reached its warning share. */
+  readonly warn: (usage: Usage, exchange: Permitted) => void;
+}
+
+export function quota(ports: QuotaPorts): Stage<Permitted, Permitted> {
   return async (exchange, next): Promise<Outcome> => {
     const { message, policy, subject, call } = exchange;
     const target = exchange.targets[0];
     if (message === undefined || target === undefined || call === undefined) return next(exchange);
 
-    const tokensIn = estimateTokens(
-      message.layout.arguments === undefined ? 0 : message.layout.arguments.end - message.layout.arguments.start,
-    );
-    exchange.tokensIn = tokensIn;
-    const charges: readonly Charge[] = chargesOf(policy, subject, target, call, tokensIn);
-    if (charges.length === 0) return next(exchange);
+    estimateArguments(exchange);
+    const charges = chargesOf(policy, subject, target, call, exchange.tokensIn ?? 0);
+    if (charges.length === 0) return policy.prices.length === 0 ? next(exchange) : priceAfter(exchange, ports, next);
 
-    const reserving = store.reserve(charges);
+    const reserving = ports.store.reserve(charges);
     const reserved = reserving instanceof Promise ? await reserving : reserving;
     if (!reserved.ok) {
       const { quota: name, retryAfterMs } = reserved.error;
       if (policy.audit) return next(noteSpent(exchange, name));
-      const asToolError =
-        message.method === 'tools/call' && policy.quotas.find((one) => one.name === name)?.onLimit === 'toolError';
+      const spent = policy.quotas.find((one) => one.name === name);
+      const asToolError = message.method === 'tools/call' && spent?.onLimit === 'toolError';
       return { kind: 'quota', quota: name, retryAfterMs: Math.ceil(retryAfterMs), asToolError };
     }
-    return settleAfter(exchange, reserved.value, tokensIn, store, next);
+    return settleAfter(exchange, reserved.value, ports, next);
   };
 }
 
@@ -41,21 +48,85 @@ function noteSpent(exchange: Permitted, name: string): Permitted {
   return Object.assign(exchange, { decision: { effect: 'allow', rule: undefined, wouldBe } as const });
 }
 
-async function settleAfter(
+/** No quota is concerned, and the record still says what the call cost. */
+async function priceAfter(
   exchange: Permitted,
-  reservation: Reservation,
-  tokensIn: number,
-  store: QuotaStore,
+  { tokens }: QuotaPorts,
   next: (exchange: Permitted) => Outcome | Promise<Outcome>,
 ): Promise<Outcome> {
   const outcome = await next(exchange);
-  // The server never saw it: the call did not happen. Once it may have, it did, whatever came back.
-  if (exchange.outgoing?.reached !== true && !exchange.cached) store.release(reservation);
-  else store.settle(reservation, tokensIn + (exchange.tokensOut ?? 0));
+  if (exchange.outgoing?.reached === true || exchange.cached) {
+    countTokens(exchange, tokens);
+    noteCost(exchange, exchange.policy);
+  }
   return outcome;
 }
 
-/** Four bytes of JSON a token: OpenAI's rule of thumb for English text, close enough to reserve by. */
-export function estimateTokens(bytes: number): number {
-  return Math.ceil(bytes / 4);
+async function settleAfter(
+  exchange: Permitted,
+  grant: Grant,
+  ports: QuotaPorts,
+  next: (exchange: Permitted) => Outcome | Promise<Outcome>,
+): Promise<Outcome> {
+  const { store } = ports;
+  tellWarnings(exchange, grant.usage, ports);
+  exchange.quotaUsage = grant.usage;
+  exchange.spend = (tokensOut) => {
+    const { over } = store.progress(grant, (exchange.tokensIn ?? 0) + tokensOut);
+    return over.find((name) => exchange.policy.quotas.some((one) => one.name === name && one.hard));
+  };
+  let isEnded = false;
+  try {
+    const outcome = await next(exchange);
+    isEnded = true;
+    return outcome;
+  } finally {
+    exchange.spend = undefined;
+    // The server never saw it: the call did not happen. Once it may have, it did, whatever came back.
+    if (isEnded && exchange.outgoing?.reached !== true && !exchange.cached) store.release(grant);
+    else {
+      countTokens(exchange, ports.tokens);
+      tellWarnings(exchange, store.settle(grant, (exchange.tokensIn ?? 0) + (exchange.tokensOut ?? 0)), ports);
+      noteCost(exchange, exchange.policy);
+    }
+  }
+}
+
+function tellWarnings(exchange: Permitted, usage: readonly Usage[], { warn }: QuotaPorts): void {
+  for (const one of usage) if (one.warned) warn(one, exchange);
+}
+
+/** What is reserved is an estimate: counting would hold up the call. */
+function estimateArguments(exchange: Permitted): void {
+  exchange.tokensIn = estimateTokens(argumentsOf(exchange)?.length ?? 0);
+}
+
+function argumentsOf({ message }: Permitted): Buffer | undefined {
+  const { layout, bytes } = message!;
+  return layout.arguments && bytes.subarray(layout.arguments.start, layout.arguments.end);
+}
+
+/** By the server's own figures; else by the tokenizer, where the whole answer is at hand; else as `inspect` estimated. */
+function countTokens(exchange: Permitted, tokens: TokenCounter): void {
+  const { serverUsage, answerBytes, policy } = exchange;
+  if (!policy.countsTokens) return;
+  const given = argumentsOf(exchange);
+  const into = given === undefined ? undefined : tokens.count(given);
+  exchange.tokensIn = serverUsage?.input ?? into?.tokens ?? 0;
+  if (serverUsage !== undefined) {
+    exchange.tokensOut = serverUsage.output;
+    exchange.tokensBy = 'server';
+    return;
+  }
+  const out = answerBytes === undefined ? undefined : tokens.count(answerBytes);
+  exchange.tokensOut = out?.tokens ?? exchange.tokensOut ?? 0;
+  exchange.tokensBy = out?.by === 'tokenizer' && into?.by !== 'estimate' ? 'tokenizer' : 'estimate';
+}
+
+/** For the record: what the call cost by the policy's prices. */
+function noteCost(exchange: Permitted, { prices }: CompiledPolicy): void {
+  if (prices.length === 0) return;
+  const { perCall, perToken } = priceOf(prices, exchange.targets[0]!);
+  const tokens = (exchange.tokensIn ?? 0) + (exchange.tokensOut ?? 0);
+  exchange.cost = amountOf(amountFor(perCall, perToken, tokens));
 }
