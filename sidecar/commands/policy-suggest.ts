@@ -11,7 +11,7 @@ import { compilePolicy } from '../../policies/compile.ts';
 import { Needs } from '../../policies/needs.ts';
 import { rejudgeBy } from '../../policies/replay.ts';
 import { err, ok, type Result } from '../../policies/result.ts';
-import { documentOf, suggest, type Suggestion } from '../../policies/suggest.ts';
+import { documentOf, type Suggestion, suggest } from '../../policies/suggest.ts';
 import { casesFor } from '../../policies/suggest-cases.ts';
 import { widen } from '../../policies/suggest-hints.ts';
 import { casesText, policyText } from '../config/suggestion-text.ts';

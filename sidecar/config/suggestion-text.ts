@@ -3,9 +3,10 @@
  * each entry, and what people may want to narrow, widen or bound as comments.
  *
  * Names come from agents and servers. The documents are built as values and never as text, so that no name can be more
- * than a name; in comments it is on one line, and what is hidden in it shows.
+ * than a name; in comments it is on one line. What is hidden in a name shows, everywhere.
  */
-import { Document, isMap, isSeq, type Pair, type Scalar, stringify, type YAMLMap, type YAMLSeq } from 'yaml';
+import { Document, isMap, isSeq, type Pair, type Scalar, stringify, type YAMLMap, type YAMLSeq, visit } from 'yaml';
+import { escapeHiddenInJson } from '../../policies/hidden-characters.ts';
 import type { Need, Needs } from '../../policies/needs.ts';
 import {
   documentOf,
@@ -34,7 +35,7 @@ export function policyText(suggestion: Suggestion, needs: Needs, about: readonly
   const root = document.contents as YAMLMap;
   noteRoles(root, suggestion);
   noteRules(root, suggestion);
-  return document.toString(FORMAT) + hints(suggestion, needs);
+  return textOf(document) + hints(suggestion, needs);
 }
 
 export function casesText(policyFile: string, cases: readonly SuggestedCase[]): string {
@@ -45,7 +46,18 @@ export function casesText(policyFile: string, cases: readonly SuggestedCase[]): 
     'What the policy beside this file has to allow and to refuse, according to the audit that it was made from.',
     'sidecar policy test runs them.',
   ]);
-  return document.toString(FORMAT);
+  return textOf(document);
+}
+
+function textOf(document: Document): string {
+  visit(document, {
+    Scalar: (_key, scalar) => {
+      if (typeof scalar.value === 'string' && escapeHiddenInJson(scalar.value) !== scalar.value)
+        scalar.type = 'QUOTE_DOUBLE';
+    },
+  });
+  // Between double quotes an escape of JSON is one of YAML, and elsewhere nothing hidden is left.
+  return escapeHiddenInJson(document.toString(FORMAT));
 }
 
 function noteRoles(root: YAMLMap, { roles }: Suggestion): void {
@@ -136,7 +148,7 @@ function asComment(words: string, part: Readonly<Record<string, readonly object[
   const document = new Document(part);
   for (const { value } of (document.contents as YAMLMap<unknown, YAMLSeq>).items)
     for (const item of value!.items) (item as YAMLMap).flow = true;
-  const lines = [words, ...document.toString(FORMAT).trimEnd().split('\n')];
+  const lines = [words, ...textOf(document).trimEnd().split('\n')];
   return ['\n', ...lines.map((line) => `# ${line}\n`)];
 }
 
