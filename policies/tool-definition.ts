@@ -74,8 +74,8 @@ export function hiddenCharactersOf(definition: ToolDefinition): string[] {
 }
 
 /** Without recursion: what is being measured is how much of that there may be. */
-function isDeeperThan(value: unknown, depthMax: number): boolean {
-  let level: object[] = typeof value === 'object' && value !== null ? [value] : [];
+function isDeeperThan(value: object, depthMax: number): boolean {
+  let level: object[] = [value];
   for (let depth = 1; level.length > 0; depth++) {
     if (depth > depthMax) return true;
     level = level.flatMap((one) => Object.values(one).filter((inner) => typeof inner === 'object' && inner !== null));

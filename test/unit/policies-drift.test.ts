@@ -54,6 +54,7 @@ describe('in words', () => {
       ['destructiveHint is gone: it was false', 'readOnlyHint is new: true'],
     ],
     ['all hints', { annotations: undefined }, ['destructiveHint is gone: it was false']],
+    ['a text that is none any more', { title: 7 }, ['title went from "Push files" to 7']],
     ['hints of another kind', { annotations: null }, ['annotations went from {"destructiveHint":false} to null']],
     [
       'an argument that comes and is required',
@@ -78,6 +79,11 @@ describe('in words', () => {
       'deep inside',
       property({ files: { type: 'array', items: { type: 'object', properties: { path: { type: 'null' } } } } }),
       ['argument `files[].path`: type changed: "string" became "null"'],
+    ],
+    [
+      'items that are a list',
+      property({ files: { type: 'array', items: [] } }),
+      ['argument `files`: items went from {"properties":{"path":{"type":"string"}},"type":"object"} to []'],
     ],
     [
       'names of the prototype',
@@ -109,14 +115,28 @@ describe('in words', () => {
   });
 
   test('many changes are counted', () => {
-    const of = (type: string) =>
+    const of = (type: string, length: number) =>
       defined({
         name: 'a',
-        inputSchema: { properties: Object.fromEntries(Array.from({ length: 50 }, (_, n) => [`p${n}`, { type }])) },
+        inputSchema: { properties: Object.fromEntries(Array.from({ length }, (_, n) => [`p${n}`, { type }])) },
       });
-    const changes = describeDrift(of('string'), of('number'));
+    const changes = describeDrift(of('string', 50), of('number', 50));
     assert.equal(changes.length, 21);
     assert.equal(changes.at(-1), 'and 30 more');
+    assert.equal(describeDrift(of('string', 20), of('number', 20)).length, 20);
+  });
+
+  test('what is just short enough is shown as it is', () => {
+    const long = (sign: string) => [sign.repeat(116)];
+    const [before, after] = [defined({ name: 'a', title: long('x') }), defined({ name: 'a', title: long('y') })];
+    assert.deepEqual(describeDrift(before, after), [
+      `title went from ["${'x'.repeat(116)}"] to ["${'y'.repeat(116)}"]`,
+    ]);
+    assert.deepEqual(describeDrift(defined({ name: 'a' }), after), [`title is new: ["${'y'.repeat(116)}"]`]);
+    const hint = 'h'.repeat(100);
+    assert.deepEqual(describeDrift(defined({ name: 'a' }), defined({ name: 'a', annotations: { [hint]: 1 } })), [
+      `${hint} is new: 1`,
+    ]);
   });
 });
 
@@ -137,6 +157,7 @@ describe('a definition', () => {
     assert.ok(result.ok);
     assert.equal(result.value.canonical, '{"inputSchema":{"10":null,"9":true,"a":[0,"A\\n"],"b":100},"name":"x"}');
     assert.ok(definitionOf({ name: 'a', inputSchema: nested(63) }).ok);
+    assert.ok(definitionOf({ name: 'a', description: 'x'.repeat(256 * 1024 - 29) }).ok);
   });
 
   test('tells where hidden characters are, names of members included', () => {
@@ -144,11 +165,13 @@ describe('a definition', () => {
       defined({
         name: 'a\u200b',
         description: '\u{e0041}'.repeat(9),
-        inputSchema: { properties: { 'x\u2060': { enum: ['ok', '\u202e'] } } },
+        title: '\u{e0041}'.repeat(8),
+        inputSchema: { properties: { 'x\u2060': { enum: ['ok', '\u202e', null, 1] } } },
       }),
     );
     assert.deepEqual(found, [
       'name has \\u{200b}',
+      `title has ${Array(8).fill('\\u{e0041}').join(' ')}`,
       `description has 9 hidden characters: ${Array(8).fill('\\u{e0041}').join(' ')} …`,
       'the name of inputSchema.properties.x\\u{2060} has \\u{2060}',
       'inputSchema.properties.x\\u{2060}.enum.1 has \\u{202e}',
