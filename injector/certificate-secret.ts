@@ -17,7 +17,7 @@ import {
   nextStep,
   withNew,
 } from './certificate-authority.ts';
-import type { CertificatePorts, CertificateSource } from './certificate-source.ts';
+import { type CertificatePorts, type CertificateSource, checkKey } from './certificate-source.ts';
 import type { Kubernetes, KubernetesFailure } from './kubernetes.ts';
 import { isRaw, type Raw, rawAt, rawList, textAt } from './raw-object.ts';
 
@@ -82,7 +82,10 @@ export class CertificateSecret implements CertificateSource {
       const read = await this.#kubernetes.get(`${folder}/${secret}`);
       if (!read.ok && read.error.status !== 404)
         return err(`the Secret ${secret} cannot be read: ${wordsOf(read.error)}`);
-      const found = read.ok ? authoritiesIn(read.value) : undefined;
+      const text = read.ok ? textAt(rawAt(read.value, 'data'), KEY) : undefined;
+      const found = text === undefined ? undefined : readAuthorities(text);
+      if (text !== undefined && found === undefined)
+        this.#ports.warn(`${KEY} in the Secret ${secret} cannot be read: a new authority is made in its place`);
       const now = this.#ports.now();
       const step = nextStep(found, now);
       if (step.kind === 'keep') return ok(found!);
@@ -144,21 +147,31 @@ function secretWith(authorities: Authorities, { namespace, secret }: SelfManaged
   };
 }
 
-/** What an earlier run has left; `undefined` where it is not that: then an authority is made anew. */
-function authoritiesIn(secret: Raw): Authorities | undefined {
-  const text = Buffer.from(textAt(rawAt(secret, 'data'), KEY) ?? '', 'base64').toString();
+/** What an earlier run has left; `undefined` where it is not that, or nothing to sign with. */
+function readAuthorities(base64: string): Authorities | undefined {
   let value: unknown;
   try {
-    value = JSON.parse(text);
+    value = JSON.parse(Buffer.from(base64, 'base64').toString());
   } catch {
     return undefined;
   }
-  const isAuthority = (one: unknown) =>
-    isRaw(one) &&
-    typeof one.certificate === 'string' &&
-    typeof one.key === 'string' &&
-    validityOf(one.certificate) !== undefined;
-  const { current, next, earlier } = rawAt({ value }, 'value');
-  const isWhole = isAuthority(current) && (next === undefined || isAuthority(next)) && Array.isArray(earlier);
+  if (!isRaw(value)) return undefined;
+  const { current, next, nextSince, earlier } = value;
+  const isWhole =
+    isAuthority(current) &&
+    (next === undefined || (isAuthority(next) && Number.isFinite(nextSince))) &&
+    Array.isArray(earlier) &&
+    earlier.every((one) => isRaw(one) && typeof one.certificate === 'string' && Number.isFinite(one.until));
   return isWhole ? (value as unknown as Authorities) : undefined;
+}
+
+function isAuthority(value: unknown): boolean {
+  return (
+    isRaw(value) &&
+    typeof value.certificate === 'string' &&
+    typeof value.key === 'string' &&
+    checkKey({ certificate: value.certificate, key: value.key }).ok &&
+    Number.isFinite(value.from) &&
+    Number.isFinite(value.until)
+  );
 }

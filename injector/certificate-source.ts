@@ -21,10 +21,16 @@ export interface CertificatePorts {
 }
 
 /** A certificate that a TLS server can be given: in its time, and with its own key. */
-export function checkPair({ certificate, key }: KeyPair, now: number): Result<KeyPair, string> {
-  const validity = validityOf(certificate);
+export function checkPair(pair: KeyPair, now: number): Result<KeyPair, string> {
+  const validity = validityOf(pair.certificate);
   if (validity === undefined) return err('the certificate cannot be read');
+  if (now < validity.from) return err(`the certificate begins at ${new Date(validity.from).toISOString()}`);
   if (now >= validity.until) return err(`the certificate ended at ${new Date(validity.until).toISOString()}`);
+  return checkKey(pair);
+}
+
+/** Whatever the time. */
+export function checkKey({ certificate, key }: KeyPair): Result<KeyPair, string> {
   try {
     if (!new X509Certificate(certificate).checkPrivateKey(createPrivateKey(key)))
       return err('the key is not the key of the certificate');
