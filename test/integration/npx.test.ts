@@ -190,7 +190,7 @@ for (const { how, main, demo } of WAYS)
         new Set(['demo']),
       );
       assert.equal(lines.at(-1).event, 'sidecar.stopped');
-      assert.deepEqual(await readdir(folder), ['audit.jsonl']);
+      assert.deepEqual((await readdir(folder)).sort(), ['.mcp-sidecar', 'audit.jsonl']);
     });
 
     test('it says to a person what there is, and to stdout nothing', async (context) => {
