@@ -49,6 +49,13 @@ export interface RecordedRequest {
   readonly policy: string;
   /** The rule, role or quota that decided. */
   readonly rule: string | undefined;
+  /** By a quota or budget. */
+  readonly wasLimited: boolean;
+  /** The server may have seen it, or its answer came from the cache: so it was counted. */
+  readonly hasReached: boolean;
+  /** As they were counted or estimated. */
+  readonly tokensIn: number;
+  readonly tokensOut: number;
   /** Its answer was an error of the server's, or there was none. */
   readonly hasFailed: boolean;
 }

@@ -11,21 +11,32 @@ import type { Decision } from './decision.ts';
 import { decideAll } from './judge.ts';
 import type { CompiledPolicy, Grant } from './policy.ts';
 import { questionOf, type RecordedQuestion, type RecordedRequest, Unknowns } from './recorded.ts';
+import { countingBy, type QuotaOutcome } from './replay-quota.ts';
 import { ok } from './result.ts';
 import { policyAt } from './virtual.ts';
 
 export type Rejudgement =
-  | { readonly kind: 'sure'; readonly isLetThrough: boolean; readonly decision: Decision }
+  | {
+      readonly kind: 'sure';
+      readonly isLetThrough: boolean;
+      readonly decision: Decision;
+      /** Where it is let through. */
+      readonly quota: QuotaOutcome | undefined;
+    }
   | { readonly kind: 'unsure'; readonly why: readonly string[] };
 
 export type Rejudge = (recorded: RecordedRequest) => Rejudgement;
 
-/** @param env What is set where the replay runs. Another variable is not known: the sidecar may have had it. */
+/**
+ * Quotas are counted from one request to the next, so they have to come in the order of the audit. Of the environment
+ * only what is set where the replay runs is known: the sidecar may have had other variables.
+ */
 export function rejudgeBy(policy: CompiledPolicy): Rejudge {
   const unknowns = new Unknowns();
-  const env = knownEnvironment(policy.env, unknowns);
-  const favourable = guessing({ ...policy, env }, true, unknowns);
-  const unfavourable = guessing({ ...policy, env }, false, unknowns);
+  const here = { ...policy, env: knownEnvironment(policy.env, unknowns) };
+  const favourable = guessing(here, true, unknowns);
+  const unfavourable = guessing(here, false, unknowns);
+  const count = policy.quotas.length === 0 ? undefined : countingBy(here, unknowns);
   return (recorded) => {
     const unjudged = whyUnjudged(recorded);
     if (unjudged !== undefined) return { kind: 'unsure', why: [unjudged] };
@@ -35,17 +46,16 @@ export function rejudgeBy(policy: CompiledPolicy): Rejudge {
     const best = decisionOf(favourable, question);
     // Without the URIs that are not recorded: they could only make it worse.
     const isWhole = recorded.resourcesOmitted === 0 || best.effect !== 'allow';
-    if (unknowns.looks === looks && isWhole) return sure(best);
-    const worst = isWhole ? decisionOf(unfavourable, question) : undefined;
-    const why = [...unknowns.takeReasons(), ...(isWhole ? [] : ['not all of its resources are recorded'])];
-    if (worst === undefined || (worst.effect === 'allow') !== (best.effect === 'allow')) return { kind: 'unsure', why };
-    return sure(worst);
+    const worst = unknowns.looks === looks ? best : decisionOf(unfavourable, question);
+    const isSure = isWhole && (worst.effect === 'allow') === (best.effect === 'allow');
+    if (!isSure) return { kind: 'unsure', why: [...unknowns.takeReasons(), ...(isWhole ? [] : [RESOURCES_OMITTED])] };
+    const isLetThrough = worst.effect === 'allow';
+    const quota = isLetThrough ? count?.(recorded, question) : undefined;
+    return { kind: 'sure', isLetThrough, decision: worst, quota };
   };
 }
 
-function sure(decision: Decision): Rejudgement {
-  return { kind: 'sure', isLetThrough: decision.effect === 'allow', decision };
-}
+const RESOURCES_OMITTED = 'not all of its resources are recorded';
 
 function whyUnjudged({ cut, roles }: RecordedRequest): string | undefined {
   if (cut !== undefined) return `its ${cut} was too long to be recorded whole`;

@@ -2,7 +2,7 @@
  * `sidecar policy replay`: the requests of an audit judged again by another policy, and what would change. Starts
  * nothing and connects to nothing. 1 when something would change; what cannot be judged surely is told, and is no change.
  */
-import { type Change, Comparing, type Comparison, type UnsureGroup } from '../../policies/comparison.ts';
+import { type Change, Comparing, type Comparison, type Limited, type UnsureGroup } from '../../policies/comparison.ts';
 import { rejudgeBy } from '../../policies/replay.ts';
 import { loadPolicy, policyPath } from '../config/policy-source.ts';
 import { formatProblems } from '../config/problem.ts';
@@ -27,10 +27,11 @@ export async function policyReplay({ audit, policy, agent, json }: PolicyReplayO
     else process.stderr.write(`${formatProblems(loaded.error)}\n`);
     return 2;
   }
-  const comparing = new Comparing(rejudgeBy(loaded.value.policy));
+  const agents = agent.length === 0 ? undefined : new Set(agent);
+  const comparing = new Comparing(rejudgeBy(loaded.value.policy), agents);
   const read = await readAuditFiles(audit, (record, file) => {
     const request = recordedRequest(record);
-    if (request !== undefined && (agent.length === 0 || agent.includes(request.agent))) comparing.add(request, file);
+    if (request !== undefined) comparing.add(request, file);
   });
   if (!read.ok) return tellSentence(json, read.error);
   const { result } = comparing;
@@ -45,17 +46,26 @@ export async function policyReplay({ audit, policy, agent, json }: PolicyReplayO
   return result.changed === 0 ? 0 : 1;
 }
 
-export function describeComparison({ judged, changed, unsure, changes, unsureGroups, unlisted }: Comparison): string {
+export function describeComparison(comparison: Comparison): string {
+  const { judged, changed, unsure, changes, unsureGroups, limited, freed, countedUnsurely, unlisted } = comparison;
+  const told = (count: number, words: string) => (count === 0 ? [] : [`${plural(count, 'request')} ${words}`]);
   const lines = [
     ...changes.map(describeChange),
+    ...limited.map(describeLimited),
     ...unsureGroups.map(describeUnsure),
-    ...(unlisted === 0 ? [] : [`and ${plural(unlisted, 'call')} of more agents and names than are listed here`]),
+    ...told(unlisted, 'of more agents and names than are listed here'),
     changed === 0
       ? `${plural(judged, 'request')} judged again: nothing would change`
       : `${plural(judged, 'request')} judged again: ${changed} would change`,
-    ...(unsure === 0 ? [] : [`${plural(unsure, 'request')} cannot be judged surely from the audit alone`]),
+    ...told(unsure, 'cannot be judged surely from the audit alone'),
+    ...told(freed, 'that a quota stopped would be stopped by none'),
+    ...told(countedUnsurely, 'may be counted by other quotas than is assumed here'),
   ];
   return `${lines.join('\n')}\n`;
+}
+
+function describeLimited({ agent, quota, count, first }: Limited): string {
+  return `${printable(agent)}: ${plural(count, 'call')} would be stopped by quota ${printable(quota)}; ${describeFirst(first)}`;
 }
 
 function describeChange(change: Change): string {
@@ -63,11 +73,11 @@ function describeChange(change: Change): string {
   const before = wasLetThrough ? 'allowed' : `refused${byRule(ruleBefore)}`;
   const after = decision.effect === 'allow' ? 'allowed' : `refused${byRule(decision.rule) || `: ${decision.reason}`}`;
   const by = decision.effect === 'allow' && !wasLetThrough ? byRule(decision.rule) : '';
-  return `${describeGroup(change)} ${before} → ${after}${by}; ${describeFirst(change)}`;
+  return `${describeGroup(change)} ${before} → ${after}${by}; ${describeFirst(change.first)}`;
 }
 
 function describeUnsure(group: UnsureGroup): string {
-  return `${describeGroup(group)} unsure: ${group.why.map((why) => printable(why)).join('; ')}; ${describeFirst(group)}`;
+  return `${describeGroup(group)} unsure: ${group.why.map((why) => printable(why)).join('; ')}; ${describeFirst(group.first)}`;
 }
 
 function describeGroup({ agent, server, matter, count }: Change | UnsureGroup): string {
@@ -79,7 +89,7 @@ function describeGroup({ agent, server, matter, count }: Change | UnsureGroup): 
   return `${printable(agent)} ${kind === 'tool' ? '' : `${kind} `}${what}: ${plural(count, 'call')}`;
 }
 
-function describeFirst({ first: { time, sequence, file } }: Change | UnsureGroup): string {
+function describeFirst({ time, sequence, file }: Change['first']): string {
   return `first at ${new Date(time).toISOString()}, ${printable(file)} sequence ${sequence}`;
 }
 

@@ -45,6 +45,7 @@ const recordSchema = z.object({
   tokensOut: count,
   cost: count,
   aborted: z.boolean().optional(),
+  cached: z.boolean().optional(),
   era: z.enum(['legacy', 'modern']).optional(),
   requestId: text,
   session: text,

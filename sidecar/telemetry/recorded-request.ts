@@ -44,6 +44,10 @@ export function recordedRequest(record: AuditRecord): RecordedRequest | undefine
     wasLetThrough: !isRefused,
     policy,
     rule: record.rule,
+    wasLimited: record.decision === 'limit',
+    hasReached: typeof record.upstreamMs === 'number' || record.cached === true,
+    tokensIn: record.tokensIn ?? 0,
+    tokensOut: record.tokensOut ?? 0,
     hasFailed: record.decision === 'error' || record.rpcCode !== undefined || record.toolError === true,
   };
 }

@@ -26,6 +26,10 @@ export function recorded(change: Partial<RecordedRequest> = {}): RecordedRequest
     wasLetThrough: true,
     policy: 'sha256:1',
     rule: undefined,
+    wasLimited: false,
+    hasReached: true,
+    tokensIn: 0,
+    tokensOut: 0,
     hasFailed: false,
     ...change,
   };

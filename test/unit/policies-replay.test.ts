@@ -170,6 +170,105 @@ it('arguments nested more deeply than anybody sends are not followed', () => {
   assert.deepEqual(again(when('args.x[0].size() == 1'), { args: { x: nested } }), ['arguments are nested too deeply']);
 });
 
+describe('quotas over recorded requests', () => {
+  const ALL = { rules: [ALLOW] };
+  const at = (second: number, change: Partial<RecordedRequest> = {}) => ({
+    time: recorded().time + second * 1000,
+    ...change,
+  });
+  const compare = (document: object, calls: Partial<RecordedRequest>[], agents?: ReadonlySet<string>) => {
+    const comparing = new Comparing(rejudgeBy(policyOf({ ...ALL, ...document })), agents);
+    for (const [index, call] of calls.entries()) comparing.add(recorded({ sequence: index + 1, ...call }), 'a');
+    const { changed, limited, freed, countedUnsurely, judged } = comparing.result;
+    return {
+      judged,
+      changed,
+      freed,
+      countedUnsurely,
+      limited: limited.map(({ agent, quota, count, first }) => [agent, quota, count, first.sequence]),
+    };
+  };
+  const TWO = { quotas: [{ name: 'two', key: ['agent'], calls: '2/min' }] };
+  const NONE = { changed: 0, freed: 0, countedUnsurely: 0, limited: [] };
+  const LIMITED = { wasLimited: true, hasReached: false };
+
+  const rows: [string, object, Partial<RecordedRequest>[], object][] = [
+    ['nothing is stopped below the limit', TWO, [at(0), at(1)], { judged: 2, ...NONE }],
+    [
+      'calls beyond the limit are',
+      TWO,
+      [at(0), at(1), at(2), at(3)],
+      { judged: 4, ...NONE, changed: 2, limited: [['triage', 'two', 2, 3]] },
+    ],
+    ['and not in the next window', TWO, [at(0), at(1), at(62)], { judged: 3, ...NONE }],
+    ['each agent by itself', TWO, [at(0), at(1), at(2, { agent: 'writer' })], { judged: 3, ...NONE }],
+    ['what was stopped then and is now, is no change', TWO, [at(0), at(1), at(2, LIMITED)], { judged: 3, ...NONE }],
+    ['what was stopped then and is not now, is told', TWO, [at(0), at(1, LIMITED)], { judged: 2, ...NONE, freed: 1 }],
+    [
+      'what was stopped then counts when it would go on',
+      TWO,
+      [at(0), at(1, LIMITED), at(2)],
+      { judged: 3, ...NONE, changed: 1, freed: 1, limited: [['triage', 'two', 1, 3]] },
+    ],
+    ['what no server saw is not counted', TWO, [at(0, { hasReached: false }), at(1), at(2)], { judged: 3, ...NONE }],
+    [
+      'what is refused is not counted',
+      { ...TWO, rules: [{ ...ALLOW, allow: [{ tools: ['list_*'] }] }] },
+      [at(0, { tool: 'x', wasLetThrough: false }), at(1), at(2)],
+      { judged: 3, ...NONE },
+    ],
+    ['without quotas, what was stopped is told', {}, [at(0, LIMITED)], { judged: 1, ...NONE, freed: 1 }],
+    ['in audit mode nothing is stopped', { ...TWO, mode: 'audit' }, [at(0), at(1), at(2)], { judged: 3, ...NONE }],
+    [
+      'other methods are not counted',
+      TWO,
+      [at(0), at(1), at(2, { method: 'tools/list', tool: undefined })],
+      { judged: 3, ...NONE },
+    ],
+    [
+      'tokens are those of the record, and may go over the limit once',
+      { quotas: [{ name: 'tokens', key: ['agent'], tokens: '100/min' }] },
+      [at(0, { tokensIn: 10, tokensOut: 80 }), at(1, { tokensIn: 10, tokensOut: 500 }), at(2, { tokensIn: 1 })],
+      { judged: 3, ...NONE, changed: 1, limited: [['triage', 'tokens', 1, 3]] },
+    ],
+    [
+      'a budget, by the prices of the new policy',
+      {
+        budgets: [{ name: 'daily', key: ['agent'], cost: '1/day' }],
+        prices: [{ server: '*', tools: ['*'], perCall: 0.5 }],
+      },
+      [at(0), at(1), at(2)],
+      { judged: 3, ...NONE, changed: 1, limited: [['triage', 'daily', 1, 3]] },
+    ],
+    [
+      'calls at the same time are not counted',
+      { quotas: [{ name: 'lanes', key: ['agent'], concurrent: 1 }] },
+      [at(0), at(0)],
+      { judged: 2, ...NONE },
+    ],
+    [
+      'a condition on what is not recorded is told',
+      { quotas: [{ name: 'q', key: ['agent'], calls: '9/min', when: 'args.query == "x"' }] },
+      [at(0, { args: 'omitted' }), at(1, { args: { query: 'y' } })],
+      { judged: 2, ...NONE, countedUnsurely: 1 },
+    ],
+  ];
+  for (const [name, document, calls, expected] of rows)
+    it(name, () => assert.deepEqual(compare(document, calls), expected));
+
+  it('of one agent, with what others spend', () => {
+    const together = { quotas: [{ name: 'all', key: ['group'], calls: '2/min' }] };
+    const calls = [at(0, { agent: 'a' }), at(1, { agent: 'a' }), at(2, { agent: 'b' })];
+    assert.deepEqual(compare(together, calls, new Set(['b'])), {
+      judged: 1,
+      ...NONE,
+      changed: 1,
+      limited: [['b', 'all', 1, 3]],
+    });
+    assert.deepEqual(compare(together, calls, new Set(['a'])), { judged: 2, ...NONE });
+  });
+});
+
 describe('the comparison', () => {
   const NO_PUSHES = { rules: [ALLOW, { name: 'no pushes', deny: [{ tools: ['push_*'] }] }] };
 

@@ -161,6 +161,10 @@ describe('the request in a record', () => {
       wasLetThrough: true,
       policy: 'sha256:4f2a',
       rule: 'reader',
+      wasLimited: false,
+      hasReached: true,
+      tokensIn: 12,
+      tokensOut: 144,
       hasFailed: false,
     });
   });
@@ -194,6 +198,16 @@ describe('the request in a record', () => {
     ],
   ];
   for (const [name, changes] of none) it(`is none: ${name}`, () => assert.equal(requestOf(changes), undefined));
+
+  it('says whether a quota stopped it, and whether it was counted', () => {
+    const spent = (changes: Partial<FinishedExchange>) => {
+      const found = requestOf(changes);
+      return [found?.wasLimited, found?.hasReached];
+    };
+    assert.deepEqual(spent({ decision: 'limit', reasonKind: 'quota', upstream: undefined }), [true, false]);
+    assert.deepEqual(spent({ decision: 'error', reasonKind: 'unavailable', upstream: undefined }), [false, false]);
+    assert.deepEqual(spent({ upstream: undefined, cached: true }), [false, true]);
+  });
 
   it('says what was left out or cut', () => {
     const found = requestOf({
