@@ -1,5 +1,6 @@
 /** The audit files that a command is given: reading them, and what is said about that. */
 import { err, ok, type Result } from '../../policies/result.ts';
+import { formatProblems, type Problem } from '../config/problem.ts';
 import { type AuditReading, type LineFault, readAudit } from '../telemetry/audit-reader.ts';
 import type { AuditRecord } from '../telemetry/audit-record.ts';
 import { writeJson } from './check.ts';
@@ -37,6 +38,12 @@ export function describeReading({ records, events, faults, firstFault }: AuditRe
 
 export function plural(count: number, noun: string): string {
   return `${count} ${noun}${count === 1 ? '' : 's'}`;
+}
+
+export function tellProblems(json: boolean, problems: readonly Problem[]): 2 {
+  if (json) writeJson({ ok: false, problems });
+  else process.stderr.write(`${formatProblems(problems)}\n`);
+  return 2;
 }
 
 export function tellSentence(json: boolean, sentence: string): 2 {

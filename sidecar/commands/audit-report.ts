@@ -2,9 +2,14 @@
  * `sidecar audit report`: who called what how often, what it cost and how long it took, from audit files. Starts nothing
  * and connects to nothing.
  */
+import { amountOf, priceOf } from '../../policies/budget.ts';
+import { amountFor } from '../../policies/charges.ts';
+import type { CompiledPolicy } from '../../policies/policy.ts';
+import { loadPolicy, policyPath } from '../config/policy-source.ts';
 import { parseDuration } from '../config/quantity.ts';
+import type { AuditRecord } from '../telemetry/audit-record.ts';
 import { AuditReport, DIMENSIONS, type Dimension, type Report, type ReportRow } from '../telemetry/audit-report.ts';
-import { describeReading, readAuditFiles, tellSentence } from './audit-files.ts';
+import { describeReading, readAuditFiles, tellProblems, tellSentence } from './audit-files.ts';
 import { writeJson } from './check.ts';
 import { type Cell, csvText, tableText } from './rows-text.ts';
 
@@ -15,11 +20,21 @@ export interface AuditReportOptions {
   /** A time, or how long ago. */
   readonly since?: string;
   readonly until?: string;
+  /** Its prices are for records that have no cost. */
+  readonly policy?: string;
   readonly format: 'table' | 'csv' | 'json';
   readonly json: boolean;
 }
 
-export async function auditReport({ audit, by, since, until, format, json }: AuditReportOptions): Promise<number> {
+export async function auditReport({
+  audit,
+  by,
+  since,
+  until,
+  policy,
+  format,
+  json,
+}: AuditReportOptions): Promise<number> {
   const asJson = json || format === 'json';
   const dimensions = by
     .split(',')
@@ -35,7 +50,10 @@ export async function auditReport({ audit, by, since, until, format, json }: Aud
       '--since and --until take a time such as 2026-03-01T12:00:00Z, or how long ago, such as 24h',
     );
 
-  const report = new AuditReport(dimensions);
+  const loaded =
+    policy === undefined ? undefined : await loadPolicy({ kind: 'path', path: policyPath(policy, process.cwd()) });
+  if (loaded?.ok === false) return tellProblems(asJson, loaded.error);
+  const report = new AuditReport(dimensions, loaded && costBy(loaded.value.policy.prices));
   const read = await readAuditFiles(audit, (record) => {
     if (record.time >= from && record.time < to) report.add(record);
   });
@@ -49,6 +67,17 @@ export async function auditReport({ audit, by, since, until, format, json }: Aud
     );
   if (!asJson) process.stderr.write(`${describeReading(read.value)}\n`);
   return 0;
+}
+
+/** As the sidecar does it: what no server has seen costs nothing. */
+function costBy(prices: CompiledPolicy['prices']): (record: AuditRecord) => number | undefined {
+  return ({ cost, server, tool, upstreamMs, cached, tokensIn, tokensOut }) => {
+    if (typeof cost === 'number') return cost;
+    if (server === undefined || tool === undefined || (typeof upstreamMs !== 'number' && cached !== true))
+      return undefined;
+    const { perCall, perToken } = priceOf(prices, { kind: 'tool', server, name: tool, annotations: undefined });
+    return amountOf(amountFor(perCall, perToken, (tokensIn ?? 0) + (tokensOut ?? 0)));
+  };
 }
 
 function momentOf(text: string, now: number): number | undefined {

@@ -5,9 +5,8 @@
 import { type Change, Comparing, type Comparison, type Limited, type UnsureGroup } from '../../policies/comparison.ts';
 import { rejudgeBy } from '../../policies/replay.ts';
 import { loadPolicy, policyPath } from '../config/policy-source.ts';
-import { formatProblems } from '../config/problem.ts';
 import { recordedRequest } from '../telemetry/recorded-request.ts';
-import { describeReading, plural, readAuditFiles, tellSentence } from './audit-files.ts';
+import { describeReading, plural, readAuditFiles, tellProblems, tellSentence } from './audit-files.ts';
 import { writeJson } from './check.ts';
 import { printable } from './printable.ts';
 
@@ -22,11 +21,7 @@ export interface PolicyReplayOptions {
 
 export async function policyReplay({ audit, policy, agent, json }: PolicyReplayOptions): Promise<number> {
   const loaded = await loadPolicy({ kind: 'path', path: policyPath(policy, process.cwd()) });
-  if (!loaded.ok) {
-    if (json) writeJson({ ok: false, problems: loaded.error });
-    else process.stderr.write(`${formatProblems(loaded.error)}\n`);
-    return 2;
-  }
+  if (!loaded.ok) return tellProblems(json, loaded.error);
   const agents = agent.length === 0 ? undefined : new Set(agent);
   const comparing = new Comparing(rejudgeBy(loaded.value.policy), agents);
   const read = await readAuditFiles(audit, (record, file) => {

@@ -114,6 +114,7 @@ export async function runProgram(args: readonly string[]): Promise<number> {
     .option('--by <names>', 'a row for each of these: agent, server, tool', 'agent,server,tool')
     .option('--since <time>', 'a time, or how long ago, such as 24h')
     .option('--until <time>', 'before this time')
+    .option('--policy <path>', 'whose prices are taken where the audit has no cost')
     .addOption(new Option('--format <format>', 'how to print it').choices(['table', 'csv', 'json']).default('table'))
     .addOption(json())
     .action(async (options) => set(await (await import('./audit-report.ts')).auditReport(options)));

@@ -42,15 +42,22 @@ const ROWS_MAX = 10_000;
 export class AuditReport {
   readonly #dimensions: readonly Dimension[];
   readonly #rows = new Map<string, Sums>();
+  readonly #costOf: (record: AuditRecord) => number | undefined;
   readonly #total = new Sums({});
   readonly #others = new Sums({});
 
-  constructor(dimensions: readonly Dimension[]) {
+  /** @param costOf What a call has cost, in the unit of the prices. Default: as it is recorded. */
+  constructor(
+    dimensions: readonly Dimension[],
+    costOf: (record: AuditRecord) => number | undefined = ({ cost }) => cost ?? undefined,
+  ) {
     this.#dimensions = dimensions;
+    this.#costOf = costOf;
   }
 
   add(record: AuditRecord): void {
-    this.#total.add(record);
+    const cost = this.#costOf(record);
+    this.#total.add(record, cost);
     const names = this.#dimensions.map((dimension) => record[dimension]);
     const key = JSON.stringify(names.map((name) => name ?? null));
     let sums = this.#rows.get(key);
@@ -58,7 +65,7 @@ export class AuditReport {
       sums = new Sums(Object.fromEntries(this.#dimensions.map((dimension, index) => [dimension, names[index]])));
       this.#rows.set(key, sums);
     }
-    (sums ?? this.#others).add(record);
+    (sums ?? this.#others).add(record, cost);
   }
 
   get result(): Report {
@@ -84,15 +91,15 @@ class Sums {
     this.#names = names;
   }
 
-  add(record: AuditRecord): void {
-    const { decision, latencyMs, tokensIn, tokensOut, cost } = record;
+  add(record: AuditRecord, cost: number | undefined): void {
+    const { decision, latencyMs, tokensIn, tokensOut } = record;
     this.#calls += 1;
     if (decision === 'deny') this.#refused += 1;
     else if (decision === 'limit') this.#limited += 1;
     else if (decision === 'error' || record.rpcCode !== undefined || record.toolError === true) this.#errors += 1;
     this.#tokensIn += tokensIn ?? 0;
     this.#tokensOut += tokensOut ?? 0;
-    if (typeof cost === 'number') this.#cost = (this.#cost ?? 0) + cost;
+    if (cost !== undefined) this.#cost = (this.#cost ?? 0) + cost;
     if (decision !== 'deny' && decision !== 'limit' && typeof latencyMs === 'number') this.#latencies.add(latencyMs);
   }
 

@@ -252,6 +252,34 @@ describe('the commands', () => {
     assert.deepEqual([stdin.code, total.calls, read.records], [0, 1, 2]);
   });
 
+  test('report: what the audit has no cost for is priced by a policy', async () => {
+    const prices = 'prices: [ { server: "*", tools: ["push_*"], perCall: 0.25, perThousandTokens: 1 } ]\n';
+    await writeFile(join(folder, 'prices.yaml'), `version: 1\n${prices}`);
+    const { stdout } = await sidecar([
+      'audit',
+      'report',
+      '--audit',
+      'audit.jsonl',
+      '--policy',
+      'prices.yaml',
+      '--json',
+      '--by',
+      'tool',
+    ]);
+    const costs = JSON.parse(stdout).rows.map(({ names, cost }: { names: { tool: string }; cost?: number }) => [
+      names.tool,
+      cost,
+    ]);
+    // 2 calls of 12 and 144 tokens each.
+    assert.deepEqual(costs, [
+      ['push_files', 0.812],
+      ['list_issues', 0],
+      ['hidden', undefined],
+    ]);
+    const plain = await sidecar(['audit', 'report', '--audit', 'audit.jsonl', '--json']);
+    assert.equal(JSON.parse(plain.stdout).total.cost, undefined);
+  });
+
   const wrong: [string, string[], RegExp][] = [
     [
       'a file that is not there',
@@ -280,6 +308,7 @@ describe('the commands', () => {
       ['policy', 'suggest', '--audit', 'audit.jsonl', '--out', 'none'],
       /cannot be written/,
     ],
+    ['prices of no policy', ['audit', 'report', '--audit', 'audit.jsonl', '--policy', 'broken.yaml'], /broken\.yaml:2/],
     ['an unknown dimension', ['audit', 'report', '--audit', 'audit.jsonl', '--by', 'user'], /--by takes/],
     ['a dimension twice', ['audit', 'report', '--audit', 'audit.jsonl', '--by', 'agent,agent'], /--by takes/],
     [
