@@ -9,10 +9,18 @@ import { isRaw, type Raw, rawAt, textAt } from '../../injector/raw-object.ts';
 const INJECTOR = join(import.meta.dirname, '../../injector');
 const CHART = join(INJECTOR, 'chart');
 
+/** The kustomize in kubectl of before 1.27 does not know the patches that the overlays have. */
+const KUBECTL_MINOR = 27;
+
 /** Why what needs these programs cannot run here; `undefined` where it can. */
 export function whyMissing(...programs: readonly ('helm' | 'kubectl')[]): string | undefined {
-  const missing = programs.filter((program) => spawnSync(program, ['version', '--client']).error !== undefined);
-  return missing.length === 0 ? undefined : `there is no ${missing.join(' and no ')} on this machine`;
+  const reasons = programs.flatMap((program) => {
+    const { error, stdout } = spawnSync(program, ['version', '--client', '--output=json'], { encoding: 'utf8' });
+    if (error !== undefined) return [`there is no ${program}`];
+    const minor = program === 'kubectl' ? /"minor": "(\d+)/.exec(stdout)?.[1] : undefined;
+    return minor !== undefined && Number(minor) < KUBECTL_MINOR ? [`kubectl 1.${minor} is too old`] : [];
+  });
+  return reasons.length === 0 ? undefined : reasons.join(', and ');
 }
 
 /** @param folder Below injector/kustomize. */
@@ -26,9 +34,11 @@ export function helm(...args: readonly string[]): { readonly status: number | nu
   return { status, said: stdout + stderr };
 }
 
+/** What `helm template` is to be given for a cluster. A helm that was not released takes Kubernetes to be at 1.20. */
+export const TEMPLATE = ['template', 'injector', '--namespace', 'mcp-sidecar', '--kube-version', '1.36.0'] as const;
+
 export function helmTemplate(...args: readonly string[]): readonly Raw[] {
-  const command = ['template', 'injector', '--namespace', 'mcp-sidecar', ...args, CHART];
-  return objectsOf(spawnSync('helm', command, { encoding: 'utf8' }));
+  return objectsOf(spawnSync('helm', [...TEMPLATE, ...args, CHART], { encoding: 'utf8' }));
 }
 
 /** A file of the chart's. */
