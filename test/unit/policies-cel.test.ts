@@ -143,6 +143,73 @@ describe('a condition', () => {
   });
 });
 
+/** As they stand in the literature and in other gateways' documentation, in terms of the variables here. */
+describe('an expression of the literature', () => {
+  const subject: Subject = {
+    ...agent('triage', {
+      roles: ['reader'],
+      claims: {
+        roles: ['admin'],
+        groups: ['sre'],
+        scope: 'repo:read issues:write',
+        nested: { key: 'value' },
+        exp: 1_900_000_000,
+        'https://acme.example/role': 'owner',
+      },
+    }),
+    user: { sub: 'ann', claims: { email: 'ann@acme.example' } },
+  };
+  const args = { query: 'select 1', path: '/srv/a', mode: 'public', amount: 10, tags: ['a', 'b'] };
+  const call = callOf('run_sql_query', args);
+  const LITERATURE: [expression: string, result: boolean][] = [
+    ['body.method == "tools/call" && body.params.name == "run_sql_query"', true],
+    ["body.method == 'tools/call' && body.params.name == 'drop_table'", false],
+    ['method == "tools/call" && tool.name in ["run_sql_query", "explain"]', true],
+    ['body.params.arguments["mode"] == "public"', true],
+    ['body["params"]["arguments"].amount <= 1000', true],
+    ['size(body.params.arguments.query) < 4000 && !has(body.params._meta)', true],
+    ['!body.params.arguments.query.lowerAscii().contains("drop table")', true],
+    ['body.params.arguments.path.startsWith("/srv/") && !args.path.contains("..")', true],
+    ['has(args.limit) ? args.limit <= 100 : true', true],
+    ['args.tags.all(tag, tag in ["a", "b", "c"])', true],
+    ['"admin" in agent.claims.roles', true],
+    ['agent.claims.groups.exists(group, group == "sre" || group == "ops")', true],
+    ['agent.claims.nested.key == "value"', true],
+    ['agent.claims["https://acme.example/role"] == "owner"', true],
+    ['"repo:read" in agent.claims.scope.split(" ")', true],
+    ['user.sub == "ann" && tool.name == "run_sql_query"', true],
+    ['user.claims.email.endsWith("@acme.example")', true],
+    ['tool.name.startsWith("run_") && !(tool.name in ["run_shell"])', true],
+    ['tool.annotations.readOnlyHint == true || tool.annotations.destructiveHint == false', false],
+    ['timestamp(int(agent.claims.exp)) > now', true],
+    ['now.getDayOfWeek() in [1, 2, 3, 4, 5] && now.getHours("Europe/Berlin") >= 8', true],
+    ['now - timestamp("1970-01-01T00:00:00Z") < duration("24h")', true],
+  ];
+  for (const [expression, result] of LITERATURE)
+    it(`${expression} is ${result}`, () => assert.equal(evaluate(expression, { subject, call }), result));
+
+  const IMPOSSIBLE: [expression: string, error: RegExp][] = [
+    ['mcp.tool.name == "echo"', /^Unknown variable: mcp \(at character 1\): write tool\.name, args/],
+    ['jwt.sub == "ann" && mcp.tool.name == "add"', /^Unknown variable: jwt .*: write agent\.claims or user\.claims$/],
+    ['request.headers["x-user"] == "ann"', /^Unknown variable: request .*headers and paths of HTTP are not looked at/],
+    ['source.address == "10.0.0.1"', /^Unknown variable: source .*: addresses are not looked at/],
+    ['params.name == "x"', /^Unknown variable: params .*: write body\.params/],
+    ['tools.name == "x"', /^Unknown variable: tools .*: there are agent, user, server, tool, method/],
+    ['agent.roles.contains("admin")', /list\.contains.*: write x in list$/],
+    ['method = "tools/call"', /^Unexpected.*: CEL writes && for and, .* == for equals$/],
+    ['method == "x" and tool.name == "y"', /^Unexpected.*: CEL writes && for and/],
+    ['args.?limit.orValue(1) == 1', /^Expected IDENTIFIER, got QUESTION \(at character 6\)$/],
+    ['args.path.matches("^/srv/")', /^matches\(\) is refused.*use glob/],
+    ['user.email == "x"', /^No such key: email \(at character 6\)$/],
+    ['ip(args.host).isLoopback()', /^found no matching overload for 'ip\(dyn\)'/],
+  ];
+  for (const [expression, error] of IMPOSSIBLE)
+    it(`${expression} cannot be said, and the error says what to do`, () => {
+      const condition = compileCondition(expression);
+      assert.match(condition.ok ? 'compiled' : condition.error, error);
+    });
+});
+
 describe('at load', () => {
   const REFUSED: [expression: string, error: RegExp][] = [
     ['agent.name ==', /Unexpected token.*\(at character/],
