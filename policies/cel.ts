@@ -183,8 +183,22 @@ const splitting = language
     partMacro((node) => !isStable(node)),
   );
 
+/** Conditions are asked for twice at each load (the schema checks them), and most are the same at the next. */
+const compiledLately = new Map<string, Result<Condition, string>>();
+const COMPILED_MAX = 20_000;
+
 /** The error is a sentence about the expression, to be shown to its author. */
 export function compileCondition(expression: string): Result<Condition, string> {
+  const known = compiledLately.get(expression);
+  if (known !== undefined) return known;
+  const compiled = compileAnew(expression);
+  if (compiledLately.size >= COMPILED_MAX) compiledLately.clear();
+  // One that is too long is refused unread.
+  if (expression.length <= EXPRESSION_MAX) compiledLately.set(expression, compiled);
+  return compiled;
+}
+
+function compileAnew(expression: string): Result<Condition, string> {
   const checked = check(expression, new Set(['bool', 'dyn']), 'true or false');
   if (!checked.ok) return checked;
   const root = checked.value;

@@ -5,6 +5,7 @@
  * reported is the median of those per-round ratios with the lowest and the highest, never a ratio of best runs.
  */
 import type { Measured } from './load.ts';
+import type { PolicyDecisions } from './policy-decisions.ts';
 
 export const targetNames = ['direct', 'bare', 'sidecar', 'nginx'] as const;
 export type TargetName = (typeof targetNames)[number];
@@ -229,6 +230,7 @@ export interface Measurements {
   /** Why a target without a run has none. */
   readonly skipped: Readonly<Partial<Record<TargetName, string>>>;
   readonly decisionMicros: readonly number[] | undefined;
+  readonly policy: PolicyDecisions | undefined;
   readonly telemetryOff: Startup | undefined;
   readonly telemetryOn: Startup | undefined;
   readonly streamsMiB: number | undefined;
@@ -252,6 +254,15 @@ export interface Report {
   readonly addedP50C1: Figure;
   readonly addedP99At1000: Figure;
   readonly decisionMicros: Figure;
+  /** Of `decide()` alone, over a mix of requests. */
+  readonly policy: {
+    readonly rules20Micros: Figure;
+    readonly rules10000Micros: Figure;
+    /** Of an agent and a tool that were not asked about before. */
+    readonly rules10000FirstMicros: Figure;
+    /** For so long a reload holds the event loop. */
+    readonly compile10000Ms: Figure;
+  };
   readonly readyMs: { readonly telemetryOff: Figure; readonly telemetryOn: Figure };
   readonly rssIdleMiB: { readonly telemetryOff: Figure; readonly telemetryOn: Figure };
   readonly rss1000StreamsMiB: Figure;
@@ -262,7 +273,7 @@ export interface Report {
 
 /** Every figure with its target of the design, section 4. */
 export function reportOf(measurements: Measurements): Report {
-  const { at, mode, machine, rounds, skipped, telemetryOff, telemetryOn, streamsMiB } = measurements;
+  const { at, mode, machine, rounds, skipped, policy, telemetryOff, telemetryOn, streamsMiB } = measurements;
   const quiet = isQuiet(rounds, machine.othersBusy);
   const target = (name: TargetName): Target =>
     reportTarget(rounds, name) ?? { skipped: skipped[name] ?? 'it did not start' };
@@ -284,6 +295,12 @@ export function reportOf(measurements: Measurements): Report {
     addedP50C1: addedP50C1(rounds),
     addedP99At1000: addedP99At1000(rounds, quiet),
     decisionMicros: figureOf(measurements.decisionMicros ?? [], 'µs', { atMost: 11 }),
+    policy: {
+      rules20Micros: figureOf(policy?.rules20 ?? [], 'µs', { atMost: 3 }),
+      rules10000Micros: figureOf(policy?.rules10000 ?? [], 'µs', { atMost: 20 }),
+      rules10000FirstMicros: figureOf(policy?.rules10000First ?? [], 'µs', { atMost: 50 }),
+      compile10000Ms: figureOf(policy?.compile10000Ms ?? [], 'ms', { atMost: 1000 }),
+    },
     readyMs: {
       telemetryOff: figureOf(telemetryOff?.readyMs ?? [], 'ms', { atMost: 300 }),
       telemetryOn: figureOf(telemetryOn?.readyMs ?? [], 'ms', { atMost: 400 }),

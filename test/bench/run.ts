@@ -15,6 +15,7 @@ import { type Child, startChild } from './child.ts';
 import { measureColdSessions } from './cold-session.ts';
 import type { DecisionQuestion } from './decision.ts';
 import { findNginx, startNginx } from './nginx.ts';
+import type { PolicyDecisions, PolicyDecisionsQuestion } from './policy-decisions.ts';
 import { type Report, reportOf, spreadOf } from './report.ts';
 import { runRounds, type Target } from './rounds.ts';
 import { buildSidecar, type Sidecar, startSidecar } from './sidecar.ts';
@@ -36,6 +37,7 @@ const lengths = {
     idleMs: 3000,
     sessions: 30,
     decision: { warmUpCalls: 50_000, batches: 9, callsPerBatch: 10_000 },
+    policy: { batches: 9, decisionsPerBatch: 8000 },
   },
   quick: {
     rounds: 2,
@@ -47,6 +49,7 @@ const lengths = {
     idleMs: 1000,
     sessions: 6,
     decision: { warmUpCalls: 20_000, batches: 5, callsPerBatch: 4000 },
+    policy: { batches: 5, decisionsPerBatch: 4000 },
   },
 };
 
@@ -144,6 +147,12 @@ async function main(mode: 'full' | 'quick'): Promise<Report> {
     await decision.stop();
     return micros;
   });
+  const policy = await attempt('decide by policy', async () => {
+    const decisions = child('policy-decisions.ts');
+    const measured = await decisions.ask<PolicyDecisions>(length.policy satisfies PolicyDecisionsQuestion);
+    await decisions.stop();
+    return measured;
+  });
   const telemetryOff = await withSidecar('start with telemetry off', () =>
     measureStartup(temporary, { server, otlp: undefined }, length.starts, length.idleMs),
   );
@@ -187,6 +196,7 @@ async function main(mode: 'full' | 'quick'): Promise<Report> {
     rounds,
     skipped: findNginx() === undefined ? { nginx: 'nginx not installed' } : {},
     decisionMicros,
+    policy,
     telemetryOff,
     telemetryOn,
     streamsMiB,

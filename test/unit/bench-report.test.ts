@@ -127,6 +127,7 @@ const measurements: Measurements = {
   rounds,
   skipped: { nginx: 'nginx not installed' },
   decisionMicros: [9, 10, 12],
+  policy: { rules20: [1, 3, 4], rules10000: [20], rules10000First: [8, 9], compile10000Ms: [250] },
   telemetryOff: { readyMs: [250, 310, 260], idleMiB: 70 },
   telemetryOn: { readyMs: [410], idleMiB: 120 },
   streamsMiB: 200,
@@ -146,6 +147,10 @@ test('the report judges every figure by the design', () => {
       report.addedP50C1,
       report.addedP99At1000,
       report.decisionMicros,
+      report.policy.rules20Micros,
+      report.policy.rules10000Micros,
+      report.policy.rules10000FirstMicros,
+      report.policy.compile10000Ms,
       report.readyMs.telemetryOff,
       report.readyMs.telemetryOn,
       report.rssIdleMiB.telemetryOff,
@@ -158,6 +163,10 @@ test('the report judges every figure by the design', () => {
       [1.2, true],
       [1.333, true],
       [10, true],
+      [3, true],
+      [20, true],
+      [8.5, true],
+      [250, true],
       [260, true],
       [410, false],
       [70, true],
@@ -192,6 +201,7 @@ test('the table names every target, every figure, what was skipped and what brok
   assert.match(table, /nginx: skipped: nginx not installed/);
   assert.match(table, /^✓ throughput at c=16 +0\.8 +≥ 0\.8 /m);
   assert.match(table, /^✗ decision +– +≤ 11 .*could not be measured/m);
+  assert.match(table, /^✓ policy, 10,000 rules, first +8\.5 +≤ 50 /m);
   assert.match(table, /^✗ ready, telemetry on +410 +≤ 400 /m);
   assert.match(table, /^broken: something$/m);
 });
