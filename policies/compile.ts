@@ -6,7 +6,7 @@
 import { compileCondition } from './cel.ts';
 import { compileBudget, compiled, compilePrice, compileQuota } from './compile-quota.ts';
 import { compileGlob } from './glob.ts';
-import type { CompiledPolicy, CompiledSelector, Grant } from './policy.ts';
+import type { CompiledPolicy, CompiledSelector, Grant, Pointer } from './policy.ts';
 import { parsePointer } from './redact.ts';
 import { err, ok, type Result } from './result.ts';
 import { type PolicyDocument, policySchema } from './schema.ts';
@@ -49,7 +49,16 @@ export function compilePolicy(
     redactions: policy.redact.map((redaction) => ({
       server: compiled(compileGlob(redaction.server)),
       tools: redaction.tools?.map((glob) => compiled(compileGlob(glob))),
-      pointers: redaction.arguments.map((pointer) => compiled(parsePointer(pointer))),
+      pointers: pointersOf(redaction.arguments),
+      result: pointersOf(redaction.result),
+    })),
+    argumentRules: policy.arguments.map(({ name, server, tools, remove, set, validate }) => ({
+      name,
+      server: compiled(compileGlob(server)),
+      tools: tools.map((glob) => compiled(compileGlob(glob))),
+      remove: pointersOf(remove),
+      set: Object.entries(set ?? {}).map(([pointer, value]) => ({ pointer: compiled(parsePointer(pointer)), value })),
+      validate: validate === true,
     })),
     env: Object.fromEntries(Object.entries(env).filter((entry): entry is [string, string] => entry[1] !== undefined)),
     usesAnnotations: conditions.some((condition) => condition?.usesAnnotations),
@@ -60,6 +69,10 @@ export function compilePolicy(
     within: undefined,
     memo: new Map(),
   });
+}
+
+function pointersOf(texts: readonly string[] = []): Pointer[] {
+  return texts.map((text) => compiled(parsePointer(text)));
 }
 
 /** Denies tools whatever the call is like, so that they are not even listed. */
@@ -119,7 +132,10 @@ function problemsOf(issue: Issue): PolicyProblem[] {
 function nameProblems(document: unknown): PolicyProblem[] {
   const problems: PolicyProblem[] = [];
   // Budgets and quotas are told apart by nothing but their names.
-  for (const sections of [['rules'], ['quotas', 'budgets']]) {
+  for (const sections of [
+    ['rules', 'arguments'],
+    ['quotas', 'budgets'],
+  ]) {
     const seen = new Set<unknown>();
     const entries = sections.flatMap((section) =>
       entriesOf(fieldOf(document, section)).map(([index, entry]) => [section, index, entry] as const),

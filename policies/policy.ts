@@ -63,6 +63,7 @@ export interface CompiledPolicy {
   /** Some quota, budget or price depends on how many tokens a call has. */
   readonly countsTokens: boolean;
   readonly redactions: readonly Redaction[];
+  readonly argumentRules: readonly ArgumentRule[];
   /** The variable `env` of conditions. */
   readonly env: Readonly<Record<string, string>>;
   /** Some condition looks at a tool's annotations: worth knowing them before a call. */
@@ -115,12 +116,24 @@ export interface CompiledPrice {
   readonly perToken: number;
 }
 
-/** Segments of a JSON Pointer, unescaped. */
+/** Segments of a JSON Pointer, unescaped. In redactions `*` is every key or index, `**` any depth. */
 export type Pointer = readonly string[];
 
 export interface Redaction {
   readonly server: Glob;
   /** `undefined`: all of the server's tools and prompts. */
   readonly tools: readonly Glob[] | undefined;
+  /** Into the arguments; and into the result. */
   readonly pointers: readonly Pointer[];
+  readonly result: readonly Pointer[];
+}
+
+/** See arguments.ts. */
+export interface ArgumentRule {
+  readonly name: string;
+  readonly server: Glob;
+  readonly tools: readonly Glob[];
+  readonly remove: readonly Pointer[];
+  readonly set: readonly { readonly pointer: Pointer; readonly value: unknown }[];
+  readonly validate: boolean;
 }

@@ -1,11 +1,12 @@
 /**
- * Arguments as the audit may show them. Pure: the arguments that are forwarded are never touched; what changes is
- * copied along the path only.
+ * Arguments as the audit may show them, and what of a result an agent may not. Pure: what is forwarded is never touched
+ * here; what changes is copied along the path only.
  *
- * Paths are JSON Pointers (RFC 6901) with one addition: a segment `*` matches every index of an array and every key of
- * an object. The pointer "" is the arguments as a whole. A path that leads nowhere redacts nothing.
+ * Paths are JSON Pointers (RFC 6901) with two additions: a segment `*` matches every index of an array and every key of
+ * an object, and `**` any number of them, none included. The pointer "" is the whole. A path that leads nowhere redacts
+ * nothing.
  */
-import type { CompiledPolicy, Pointer } from './policy.ts';
+import type { CompiledPolicy, Pointer, Redaction } from './policy.ts';
 import { err, ok, type Result } from './result.ts';
 
 export const REDACTED = '[redacted]';
@@ -32,32 +33,75 @@ export function redactArguments(
   tool: string,
   args: unknown,
 ): { readonly value: unknown; readonly redacted: boolean } {
-  let value = args;
-  if (args !== undefined)
-    for (const redaction of policy.redactions)
-      if (redaction.server(server) && (redaction.tools?.some((matches) => matches(tool)) ?? true))
-        for (const pointer of redaction.pointers) value = redactAt(value, pointer, 0);
+  if (args === undefined) return { value: args, redacted: false };
+  const pointers = policy.redactions.filter((one) => concerns(one, server, tool)).flatMap((one) => one.pointers);
+  const value = redactValue(args, pointers);
   return { value, redacted: value !== args };
 }
 
-function redactAt(value: unknown, pointer: Pointer, depth: number): unknown {
-  const segment = pointer[depth];
-  if (segment === undefined) return REDACTED;
+/**
+ * Where the result of a tool call is to be redacted.
+ *
+ * @param tool `undefined`: of a call that is not known, as on a stream that is taken up again. Then all of them count.
+ */
+export function resultPointersFor(
+  policy: CompiledPolicy,
+  server: string,
+  tool: string | undefined,
+): readonly Pointer[] {
+  if (policy.redactions.length === 0) return [];
+  return policy.redactions.filter((one) => concerns(one, server, tool)).flatMap(({ result }) => result);
+}
+
+function concerns(redaction: Redaction, server: string, tool: string | undefined): boolean {
+  if (!redaction.server(server)) return false;
+  return tool === undefined || (redaction.tools?.some((matches) => matches(tool)) ?? true);
+}
+
+/** The same value when no pointer leads to anything in it. */
+export function redactValue(value: unknown, pointers: readonly Pointer[]): unknown {
+  return pointers.length === 0 ? value : redactAt(value, pointers, 0);
+}
+
+/** What is left of each pointer one step further down, at `key`. */
+export function stepInto(pointers: readonly Pointer[], key: string): readonly Pointer[] {
+  const left: Pointer[] = [];
+  for (const pointer of pointers)
+    for (const one of waysOn(pointer)) {
+      const [segment] = one;
+      if (segment === '**') left.push(one);
+      else if (segment === key || segment === '*') left.push(one.slice(1));
+    }
+  return left;
+}
+
+/** Whether one of the pointers ends here. */
+export function endsHere(pointers: readonly Pointer[]): boolean {
+  return pointers.some((pointer) => pointer.every((segment) => segment === '**'));
+}
+
+/** The pointer, and what it is when each `**` that it begins with stands for nothing. */
+function* waysOn(pointer: Pointer): Generator<Pointer> {
+  yield pointer;
+  for (let skipped = 1; pointer[skipped - 1] === '**'; skipped++) yield pointer.slice(skipped);
+}
+
+/** Deeper values are redacted as a whole: nobody writes them, and a walk must end. */
+export const REDACTION_DEPTH_MAX = 64;
+
+function redactAt(value: unknown, pointers: readonly Pointer[], depth: number): unknown {
+  if (pointers.length === 0) return value;
+  if (endsHere(pointers)) return REDACTED;
   if (typeof value !== 'object' || value === null) return value;
-  const keys = segment === '*' ? Object.keys(value) : isOwnMember(value, segment) ? [segment] : [];
+  if (depth === REDACTION_DEPTH_MAX) return REDACTED;
   const changed = new Map<string, unknown>();
-  for (const key of keys) {
+  for (const key of Object.keys(value)) {
     const before = (value as Readonly<Record<string, unknown>>)[key];
-    const after = redactAt(before, pointer, depth + 1);
+    const after = redactAt(before, stepInto(pointers, key), depth + 1);
     if (after !== before) changed.set(key, after);
   }
   if (changed.size === 0) return value;
   if (Array.isArray(value)) return value.map((item, index) => changed.get(String(index)) ?? item);
   // fromEntries defines properties: assigning to a key `__proto__` would set the prototype instead.
   return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, changed.get(key) ?? item]));
-}
-
-/** Not an array's `length`, and nothing inherited. */
-function isOwnMember(value: object, key: string): boolean {
-  return Object.prototype.propertyIsEnumerable.call(value, key);
 }

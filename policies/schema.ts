@@ -129,20 +129,58 @@ const price = z
     message: 'needs perCall or perThousandTokens',
   });
 
-const redaction = z.strictObject({
-  server: glob,
-  tools: globs.optional(),
-  arguments: z
-    .array(
-      z
-        .string()
-        .max(1024)
-        .superRefine(report((text) => problemOf(parsePointer(text)))),
-    )
-    .min(1)
-    .max(1000)
-    .describe('JSON Pointers (RFC 6901) into the arguments; a segment * matches every index or key.'),
-});
+const pointer = z
+  .string()
+  .max(1024)
+  .superRefine(report((text) => problemOf(parsePointer(text))));
+const pointers = z.array(pointer).min(1).max(1000);
+
+const redaction = z
+  .strictObject({
+    server: glob,
+    tools: globs.optional(),
+    arguments: pointers
+      .optional()
+      .describe(
+        'JSON Pointers (RFC 6901) into the arguments; * matches every index or key, ** any depth. For the audit.',
+      ),
+    result: pointers.optional().describe('The same into the result of a tool call, which the agent then does not see.'),
+  })
+  .refine(({ arguments: args, result }) => args ?? result, { message: 'needs arguments or result' });
+
+const place = z.string().superRefine(
+  report((text) => {
+    const parsed = parsePointer(text);
+    if (!parsed.ok) return parsed.error;
+    if (parsed.value.length === 0 || parsed.value.includes('*') || parsed.value.includes('**'))
+      return 'must name one place, for example /options/limit';
+    return undefined;
+  }),
+);
+
+/** Constants of policy, as JSON has them. */
+const constant: z.ZodType<unknown> = z
+  .unknown()
+  .refine((value) => (JSON.stringify(value) ?? '').length <= 16_384, 'must be JSON of at most 16384 characters');
+
+const argumentRule = z
+  .strictObject({
+    name,
+    server: glob.default('*'),
+    tools: globs,
+    remove: z
+      .array(place)
+      .min(1)
+      .max(100)
+      .optional()
+      .describe('Places in the arguments whose members the server never gets.'),
+    set: z
+      .record(place, constant)
+      .optional()
+      .describe('Constants by their place in the arguments, whatever the agent wrote there.'),
+    validate: z.literal(true).optional().describe('Enforce the tool’s own input schema.'),
+  })
+  .refine(({ remove, set, validate }) => remove ?? set ?? validate, { message: 'needs remove, set or validate' });
 
 const qualifiedGlob = z
   .string()
@@ -188,6 +226,13 @@ export const policySchema = z.strictObject({
   budgets: z.array(budget).max(1000).default([]),
   prices: z.array(price).max(1000).default([]).describe('All that match a call add up.'),
   redact: z.array(redaction).max(1000).default([]),
+  arguments: z
+    .array(argumentRule)
+    .max(1000)
+    .default([])
+    .describe(
+      'What is done to arguments before the call is judged. All entries that match count; all removals come first.',
+    ),
 });
 
 const EXTENDS_MAX = 32;

@@ -28,6 +28,7 @@ import { removeStaleSocket } from './identity/socket-file.ts';
 import { type Listener, type ListenTls, openListener } from './listener.ts';
 import { LockReload } from './lock-reload.ts';
 import { AnswerCache } from './pipeline/answer-cache.ts';
+import { ArgumentSchemas } from './pipeline/argument-schema.ts';
 import { type Next, type Stack, stack } from './pipeline/compose.ts';
 import { Exchange, type Permitted, type Route } from './pipeline/exchange.ts';
 import { HttpReply } from './pipeline/reply.ts';
@@ -167,7 +168,17 @@ export function buildPipeline(house: House): Stack<Exchange, never> {
         }),
       )
       // Needs caller and message; everything below needs its permit.
-      .push('authorize', authorize({ group: config.group, policy: () => policy.active, catalog, pins, now: Date.now }))
+      .push(
+        'authorize',
+        authorize({
+          schemas: new ArgumentSchemas(),
+          group: config.group,
+          policy: () => policy.active,
+          catalog,
+          pins,
+          now: Date.now,
+        }),
+      )
       // A refused call costs nothing; an allowed one is paid for before the server sees it.
       .push(
         'quota',

@@ -122,6 +122,8 @@ export class Exchange {
   bytesIn = 0;
   /** A batch that was taken apart: its elements are what happened, each an exchange of its own. */
   isBatch = false;
+  /** Policy has changed the arguments: `message` is what was made of it. */
+  argumentsChanged = false;
 
   constructor(request: IncomingMessage, reply: Reply, startedAt: number, started: number) {
     this.request = request;

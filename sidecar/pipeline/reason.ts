@@ -25,7 +25,8 @@ export type Reason =
       readonly rule: string | undefined;
       readonly detail: string;
     }
-  | { readonly kind: 'forbidden'; readonly rule: string; readonly detail: string }
+  /** `told`: what the agent may know, so that it can do better. */
+  | { readonly kind: 'forbidden'; readonly rule: string; readonly detail: string; readonly told?: string }
   | { readonly kind: 'quota'; readonly quota: string; readonly retryAfterMs: number; readonly asToolError: boolean }
   | { readonly kind: 'noCredential'; readonly detail: string; readonly retryAfterMs: number }
   /** The server said 401 to our credential. `route` turns it into another try, or into `noCredential`. */
@@ -101,10 +102,15 @@ function wireOf(reason: Reason, { errorId, era }: WireContext): Wire {
     case 'hidden':
       return hidden(reason.what, reason.name, era);
     case 'forbidden':
-      return refusal(200, -31403, `Refused by policy rule "${reason.rule}" (error ${errorId})`, {
-        rule: reason.rule,
-        errorId,
-      });
+      return refusal(
+        200,
+        -31403,
+        `Refused by policy rule "${reason.rule}"${reason.told === undefined ? '' : `: ${reason.told}`} (error ${errorId})`,
+        {
+          rule: reason.rule,
+          errorId,
+        },
+      );
     case 'quota': {
       const data = { quota: reason.quota, retryAfterMs: reason.retryAfterMs, errorId };
       const text = `Quota "${reason.quota}" is spent; ${whenAgain(reason.retryAfterMs)} (error ${errorId})`;

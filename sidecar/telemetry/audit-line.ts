@@ -52,6 +52,7 @@ export function formatExchange(exchange: FinishedExchange, sequence: number, omi
     shared('annotations', exchange.annotations) +
     (exchange.argumentsJson === undefined ? '' : `,"arguments":${seal(exchange.argumentsJson)}`) +
     (omitted === undefined ? '' : number('argumentsBytes', omitted.bytes) + text('argumentsSha256', omitted.sha256)) +
+    flag('argumentsChanged', exchange.argumentsChanged) +
     `,"decision":"${exchange.decision}"` +
     word('rule', exchange.rule) +
     word('reasonKind', exchange.reasonKind) +

@@ -61,6 +61,8 @@ export interface FinishedExchange {
   readonly tokensOut: number | undefined;
   /** How the tokens were counted, where policy counts them; otherwise they are estimated from the bytes. */
   readonly tokensBy: 'server' | 'tokenizer' | 'estimate' | undefined;
+  /** The arguments are not as the agent sent them: policy has removed or set some. */
+  readonly argumentsChanged: boolean;
   /** By the policy's prices, in their unit. */
   readonly cost: number | undefined;
   readonly bytesIn: number;

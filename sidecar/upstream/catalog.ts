@@ -8,7 +8,7 @@ import type { Log } from '../telemetry/log.ts';
 
 export interface KnownTool {
   readonly annotations: Readonly<Record<string, unknown>>;
-  /** Only of a tool that declares an `x-mcp-header`: nobody reads the others. */
+  /** Of a server's first {@link SCHEMAS_MAX} tools, and of those that declare an `x-mcp-header`. */
   readonly inputSchema: unknown;
   /** The generation of its server's tools in which it was learned. */
   readonly generation: number;
@@ -30,6 +30,7 @@ export interface CatalogPorts {
 
 /** Tools remembered per server. */
 const TOOLS_MAX = 10_000;
+const SCHEMAS_MAX = 500;
 /** A server that could not be asked is not asked again for this long. */
 const FAILURE_REMEMBERED_MS = 30_000;
 
@@ -146,7 +147,7 @@ function keep(byName: Map<string, KnownTool>, item: unknown, generation: number)
   const annotations = typeof tool.annotations === 'object' && tool.annotations !== null ? tool.annotations : {};
   byName.set(tool.name, {
     annotations: annotations as KnownTool['annotations'],
-    inputSchema: declaresHeader(tool.inputSchema) ? tool.inputSchema : undefined,
+    inputSchema: byName.size < SCHEMAS_MAX || declaresHeader(tool.inputSchema) ? tool.inputSchema : undefined,
     generation,
   });
 }

@@ -39,6 +39,7 @@ export function finishedExchange(changes: Partial<FinishedExchange> = {}): Finis
     errorId: undefined,
     tokensIn: 12,
     tokensBy: undefined,
+    argumentsChanged: false,
     cost: undefined,
     tokensOut: 144,
     bytesIn: 310,

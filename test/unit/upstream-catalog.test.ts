@@ -112,7 +112,9 @@ describe('a server whose tools changed', () => {
 });
 
 describe('remembering', () => {
-  test('a schema only where it declares a header, at any depth', () => {
+  test('the schemas of the first tools, and of further ones where they declare a header, at any depth', () => {
+    for (let index = 0; index < 500; index++) catalog.learn('main', { name: `tool ${index}`, inputSchema: {} });
+    assert.deepEqual(catalog.inputSchemaOf('main', 'tool 499'), {});
     const schema = { properties: { a: { properties: { b: { type: 'string', 'x-mcp-header': 'B' } } } } };
     catalog.learn('main', { name: 'with', inputSchema: schema });
     catalog.learn('main', { name: 'without', inputSchema: { properties: { a: { description: 'x-mcp-header' } } } });

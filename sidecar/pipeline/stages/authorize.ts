@@ -5,6 +5,7 @@
  * Waits for nothing, but where a condition looks at a tool's annotations, or pins have to hold, and the tool is not
  * known: then for the server's list of tools.
  */
+import { argumentPlanFor } from '../../../policies/arguments.ts';
 import { type CompiledPolicy, isVisible } from '../../../policies/decide.ts';
 import type { Call, Decision, Refused, Subject, Target } from '../../../policies/decision.ts';
 import { argumentsOf, decideAll } from '../../../policies/judge.ts';
@@ -14,6 +15,8 @@ import type { Caller } from '../../identity/identify.ts';
 import { checkParamHeaders } from '../../protocol/param-headers.ts';
 import type { Catalog } from '../../upstream/catalog.ts';
 import type { ToolPins } from '../../upstream/tool-pins.ts';
+import type { ArgumentSchemas } from '../argument-schema.ts';
+import { changeArguments } from '../change-arguments.ts';
 import type { Outcome, Stage } from '../compose.ts';
 import type { Parsed, Permitted } from '../exchange.ts';
 import { issuePermit, type ListFilter } from '../permit.ts';
@@ -30,6 +33,7 @@ export interface AuthorizePorts {
   /** Read anew for each exchange, which keeps the one it got to its end: a reload never splits a decision. */
   readonly policy: () => ActivePolicy;
   readonly catalog: Catalog;
+  readonly schemas: ArgumentSchemas;
   readonly pins: ToolPins;
   /** Wall clock, milliseconds since the epoch. */
   readonly now: () => number;
@@ -46,8 +50,7 @@ const ALLOWED: Decision = { effect: 'allow', rule: undefined, wouldBe: undefined
 export function authorize(ports: AuthorizePorts): Stage<Parsed, Permitted> {
   return (exchange, next): Outcome | Promise<Outcome> => {
     const active = ports.policy();
-    const needsTools = active.policy.usesAnnotations || ports.pins.needsTools(exchange.route.server);
-    const learning = needsTools ? learnTool(exchange, ports.catalog) : undefined;
+    const learning = learnWhatIsNeeded(exchange, active.policy, ports);
     if (learning === undefined) return judge(exchange, active, ports) ?? next(exchange as Permitted);
     return learning.then(() => {
       const refused = judge(exchange, active, ports);
@@ -58,6 +61,18 @@ export function authorize(ports: AuthorizePorts): Stage<Parsed, Permitted> {
   };
 }
 
+function learnWhatIsNeeded(
+  exchange: Parsed,
+  policy: CompiledPolicy,
+  ports: AuthorizePorts,
+): Promise<unknown> | undefined {
+  const validates = policy.argumentRules.some(({ validate }) => validate);
+  const needsTools = validates || policy.usesAnnotations || ports.pins.needsTools(exchange.route.server);
+  const learning = needsTools ? learnTool(exchange, ports.catalog) : undefined;
+  const loading = validates ? ports.schemas.load() : undefined;
+  return loading === undefined ? learning : Promise.all([loading, learning]);
+}
+
 /** Policy looks at annotations or the tool is pinned, and it is not known: after a restart, or when the agent calls without listing. */
 function learnTool({ message, route }: Parsed, catalog: Catalog): Promise<void> | undefined {
   const name = message?.method === 'tools/call' ? message.params?.name : undefined;
@@ -66,7 +81,7 @@ function learnTool({ message, route }: Parsed, catalog: Catalog): Promise<void> 
 
 /** Issues the permit, or says why not. */
 function judge(exchange: Parsed, active: ActivePolicy, ports: AuthorizePorts): Reason | undefined {
-  const { message, route } = exchange;
+  const { route } = exchange;
   const { version } = active;
   const policy = policyAt(active.policy, route.virtual);
   // It was there when the path was looked at: a reload came between.
@@ -76,6 +91,9 @@ function judge(exchange: Parsed, active: ActivePolicy, ports: AuthorizePorts): R
   exchange.policy = policy;
   exchange.policyVersion = version;
 
+  const planned = planArguments(exchange, policy);
+  if (planned.reason !== undefined) return planned.reason;
+  const { message } = exchange;
   let decision: Decision = ALLOWED;
   if (message !== undefined && message.kind !== 'response') {
     if (exchange.era === 'modern' && REMOVED.has(message.method)) {
@@ -110,7 +128,20 @@ function judge(exchange: Parsed, active: ActivePolicy, ports: AuthorizePorts): R
     if (exchange.era === 'modern' && message.method === 'tools/call') {
       const schema = ports.catalog.inputSchemaOf(route.server, String(message.params?.name));
       const checked = checkParamHeaders(schema, args, exchange.request.headers);
-      if (!checked.ok) return { kind: 'malformed', reason: checked.error };
+      if (!checked.ok) {
+        if (!exchange.argumentsChanged) return { kind: 'malformed', reason: checked.error };
+        return {
+          kind: 'forbidden',
+          rule: 'arguments',
+          detail: 'what policy makes of an argument is not what its header says',
+        };
+      }
+    }
+    const { validatedBy } = planned;
+    if (validatedBy !== undefined && message.method === 'tools/call') {
+      const schema = ports.catalog.inputSchemaOf(route.server, String(message.params?.name));
+      const valid = ports.schemas.check(schema, args ?? {});
+      if (!valid.ok) return { kind: 'forbidden', rule: validatedBy, detail: valid.error, told: valid.error };
     }
   }
   exchange.decision = decision;
@@ -121,6 +152,29 @@ function judge(exchange: Parsed, active: ActivePolicy, ports: AuthorizePorts): R
     filter: filterOf(policy, subject, route.server, ports.catalog),
   });
   return undefined;
+}
+
+interface PlannedArguments {
+  readonly reason?: Reason;
+  readonly validatedBy?: string | undefined;
+}
+
+/** Before anything is judged: what rules see, what is recorded and what the server gets is one and the same. */
+function planArguments(exchange: Parsed, policy: CompiledPolicy): PlannedArguments {
+  const { message, route } = exchange;
+  const name = message?.method === 'tools/call' ? message.params?.name : undefined;
+  // In audit mode nothing is done to a call.
+  if (message === undefined || typeof name !== 'string' || policy.argumentRules.length === 0 || policy.audit) return {};
+  const plan = argumentPlanFor(policy, route.server, name);
+  if (!plan.ok) return { reason: { kind: 'forbidden', ...plan.error } };
+  if (plan.value === undefined) return {};
+  const changed = changeArguments(message, plan.value);
+  if (!changed.ok) return { reason: { kind: 'forbidden', ...changed.error } };
+  if (changed.value !== message) {
+    exchange.message = changed.value;
+    exchange.argumentsChanged = true;
+  }
+  return { validatedBy: plan.value.validatedBy };
 }
 
 /**

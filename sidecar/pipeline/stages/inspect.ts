@@ -4,6 +4,8 @@
  * list could hide in it.
  */
 import { listKindOf } from '../../../policies/methods.ts';
+import type { Pointer } from '../../../policies/policy.ts';
+import { resultPointersFor } from '../../../policies/redact.ts';
 import { filterLists, type Keep } from '../../protocol/filter.ts';
 import type { JsonObject } from '../../protocol/message.ts';
 import { addToResultMeta } from '../../protocol/result-meta.ts';
@@ -16,6 +18,7 @@ import type { Outcome, Stage } from '../compose.ts';
 import type { Answered } from '../exchange.ts';
 import type { ListFilter } from '../permit.ts';
 import { describeReason, type Reason, toWire, type Wire } from '../reason.ts';
+import { redactResult } from '../redact-result.ts';
 import type { Sessions } from '../sessions.ts';
 import { reasonOf } from './forward.ts';
 
@@ -66,7 +69,7 @@ function mediaTypeOf(type: string): string {
 /** A JSON answer to a request. */
 async function relayJson(exchange: Answered, ports: InspectPorts): Promise<Outcome> {
   const { answer, reply } = exchange;
-  const mustReadWhole = listKindOf(exchange.message!.method) !== undefined;
+  const mustReadWhole = listKindOf(exchange.message!.method) !== undefined || redactedPointers(exchange).length > 0;
   const head = await readUpTo(answer, mustReadWhole ? ports.limits.wholeBytes : WHOLE_BYTES_MAX);
   if ('failure' in head) return head.failure;
 
@@ -84,7 +87,10 @@ async function relayJson(exchange: Answered, ports: InspectPorts): Promise<Outco
     return undefined;
   }
   if (mustReadWhole)
-    return { kind: 'upstreamGarbage', detail: `a list larger than limits.response (${ports.limits.wholeBytes} bytes)` };
+    return {
+      kind: 'upstreamGarbage',
+      detail: `an answer that must be read whole, and is larger than limits.response (${ports.limits.wholeBytes} bytes)`,
+    };
 
   reply.head(200, replyHeaders(exchange, ports));
   let bytesOut = head.bytes.length;
@@ -305,9 +311,17 @@ function inspectMessage(exchange: Answered, ports: InspectPorts, read: JsonObjec
   const names = isOwnAnswer && isWholeToolList(exchange, result) ? new Set<unknown>() : undefined;
   const filtered = mayBeList ? filterLists(bytes, learning(exchange.permit.filter, server, ports, names)) : bytes;
   if (names !== undefined) ports.pins.listed(server, names);
-  if (!isOwnAnswer) return filtered;
-  exchange.keepAnswer?.(filtered);
-  return tellShares(exchange, filtered);
+  // On a stream that is taken up again, the answer to a call of which nothing is known here.
+  if (!isOwnAnswer) return redactResult(filtered, resultPointersFor(exchange.policy, server, undefined));
+  const redacted = redactResult(filtered, redactedPointers(exchange));
+  exchange.keepAnswer?.(redacted);
+  return tellShares(exchange, redacted);
+}
+
+/** Where policy wants the result of this call redacted. */
+function redactedPointers({ message, policy, route }: Answered): readonly Pointer[] {
+  if (message?.method !== 'tools/call') return [];
+  return resultPointersFor(policy, route.server, String(message.params?.name));
 }
 
 const QUOTA_META = 'mcp-sidecar.io/quota';

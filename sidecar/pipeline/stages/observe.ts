@@ -82,6 +82,7 @@ function summarize(exchange: Exchange, ports: ObservePorts): FinishedExchange {
     tokensOut: exchange.tokensOut,
     tokensBy: exchange.tokensBy,
     cost: exchange.cost,
+    argumentsChanged: exchange.argumentsChanged,
     bytesIn: exchange.bytesIn,
     bytesOut: exchange.reply.bytesOut,
     aborted: exchange.reply.gone,
