@@ -10,6 +10,7 @@ import { type Explanation, explain } from './explain.ts';
 import type { Question } from './judge.ts';
 import type { CompiledPolicy } from './policy.ts';
 import { redactArguments } from './redact.ts';
+import { policyAt } from './virtual.ts';
 
 export type Verdict = Decision['effect'];
 
@@ -28,6 +29,8 @@ export interface Expectation {
 
 export interface Case {
   readonly name: string;
+  /** The virtual server at whose endpoint it comes; the policy has it. */
+  readonly virtual?: string | undefined;
   readonly question: Question;
   readonly expected: Expectation;
 }
@@ -46,7 +49,9 @@ export interface CaseResult {
   readonly explanation: Explanation;
 }
 
-export function runCase(policy: CompiledPolicy, { name, question, expected }: Case): CaseResult {
+export function runCase(whole: CompiledPolicy, { name, virtual, question, expected }: Case): CaseResult {
+  const policy = policyAt(whole, virtual);
+  if (policy === undefined) throw new Error(`the case ${name} is of virtual server ${virtual}, which does not exist`);
   const explanation = explain(policy, question);
   const { decision, charges } = explanation;
   const wouldBe = wouldBeOf(decision);

@@ -73,6 +73,7 @@ export const casesSchema = z.strictObject({
           .datetime({ offset: true, error: 'must be a time such as 2026-03-01T12:00:00Z' })
           .optional()
           .describe('Default: a Wednesday noon.'),
+        virtual: name.optional().describe('The virtual server at whose endpoint it comes.'),
         request,
         expect: expectation,
       }),
@@ -99,6 +100,18 @@ export async function loadCases(file: string): Promise<Result<LoadedCases, Probl
   if (!source.ok) return source;
   const policy = await loadPolicy(source.value, parsed.data.env);
   if (!policy.ok) return policy;
+  const unknown = parsed.data.cases.flatMap(({ virtual }, index) =>
+    virtual === undefined || policy.value.policy.virtualServers.has(virtual)
+      ? []
+      : [
+          locate({
+            path: ['cases', index, 'virtual'],
+            at: 'value',
+            message: 'the policy has no virtual server of this name',
+          }),
+        ],
+  );
+  if (unknown.length > 0) return err(unknown);
   const cases = parsed.data.cases.map((one, index) => ({
     ...caseOf(one, parsed.data.tools),
     line: locate({ path: ['cases', index], at: 'value', message: '' }).line,
@@ -132,6 +145,7 @@ function caseOf(document: CaseDocument, tools: z.output<typeof casesSchema>['too
   const expected: Expectation = typeof document.expect === 'string' ? { verdict: document.expect } : document.expect;
   return {
     name: document.name,
+    virtual: document.virtual,
     question: {
       subject: subjectOf(document),
       server,

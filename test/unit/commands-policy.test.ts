@@ -146,6 +146,11 @@ describe('policy test', () => {
       'cases: [ { name: x, agent: a, at: noon, request: { tool: a.b }, expect: allow } ]',
       /cases\[0\]\.at: must be a time/,
     ],
+    [
+      'a virtual server that the policy has not',
+      'cases: [ { name: x, agent: a, virtual: nope, request: { tool: a.b }, expect: allow } ]',
+      /cases\[0\]\.virtual: the policy has no virtual server of this name/,
+    ],
     ['no cases', 'cases: []', /cases: must have at least 1 entries/],
     [
       'a policy that is not there',

@@ -17,6 +17,7 @@ const POLICY = policyOf({
     { name: 'pushes', key: ['agent'], calls: '1/min', when: 'tool.name == "push"' },
   ],
   redact: [{ server: 'hub', arguments: ['/token'] }],
+  virtualServers: { support: { tools: ['hub.push'] } },
 });
 
 const READING: Request = { tool: 'hub.get_issue', args: { token: 't', b: 1, a: 2 } };
@@ -44,6 +45,16 @@ describe('a case', () => {
       'is refused by a rule',
       caseOf({ tool: 'hub.push' }, { verdict: 'allow', rule: 'pushes' }, NIGHT),
       ['verdict: allow → refuse', 'rule: pushes → not at night'],
+    ],
+    [
+      'comes at a virtual server that does not have it',
+      { ...caseOf(READING, { verdict: 'allow', rule: 'virtual server support' }), virtual: 'support' },
+      ['verdict: allow → hide'],
+    ],
+    [
+      'comes at a virtual server that has it',
+      { ...caseOf({ tool: 'hub.push' }, { verdict: 'allow', rule: 'pushes' }), virtual: 'support' },
+      [],
     ],
     ['is decided by none', caseOf({ tool: 'hub.other' }, { verdict: 'hide', rule: 'none' }), []],
     [
