@@ -205,6 +205,16 @@ describe('check', () => {
     ]);
   });
 
+  it('warns of a virtual server that has no endpoint', async () => {
+    write('policy.yaml', `${POLICY}virtualServers: { both: { tools: [hub.a, other.b] }, one: { tools: [hub.a] } }\n`);
+    write('token', TOKEN);
+    const loaded = await loadConfig(write('sidecar.yaml', CONFIG), {});
+    assert.ok(loaded.ok, loaded.ok ? '' : formatProblems(loaded.error));
+    const warned = explain(loaded.value).warnings.filter((warning) => warning.startsWith('virtual server'));
+    assert.equal(warned.length, 1);
+    assert.match(warned[0]!, /^virtual server both spans the servers hub, other, and serving several/);
+  });
+
   it('warns of a way to know the caller that is never asked', async () => {
     const key = { type: 'apiKey', agents: { me: { env: 'KEY' } } };
     const uid = { type: 'uid', agents: { 1: 'me' } };
