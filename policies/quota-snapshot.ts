@@ -4,16 +4,9 @@
  * Restored, nothing that was spent is forgotten while it still counts, and no quota is frozen: where the data come from
  * the future, since the clock was ahead, what they hold counts as spent now. Calls that were under way are over.
  */
-import {
-  addCounter,
-  advance,
-  change,
-  createQuotaState,
-  grantsIn,
-  type QuotaState,
-  slotAt,
-  type Window,
-} from './quota.ts';
+import { advance, amountsIn, change, RING, slotAt, type Window } from './counter.ts';
+import { addCounter, createQuotaState, type QuotaState } from './quota.ts';
+import { WINDOW_MAX_MS } from './rate.ts';
 
 const VERSION = 1;
 
@@ -25,7 +18,7 @@ export interface QuotaSnapshot {
   readonly counters: readonly SavedCounter[];
 }
 
-interface SavedCounter {
+export interface SavedCounter {
   readonly key: string;
   /** `null` for a counter of a surplus. */
   readonly agent: string | null;
@@ -36,14 +29,17 @@ interface SavedCounter {
 }
 
 export function snapshot(state: QuotaState): QuotaSnapshot {
-  const counters: SavedCounter[] = [];
+  return { version: VERSION, clock: state.clock, counters: [...savedCounters(state)] };
+}
+
+/** One at a time, since there may be many: what is spent between two of them may be in the second or not. */
+export function* savedCounters(state: QuotaState): Generator<SavedCounter> {
   for (const [key, counter] of state.counters) {
     const { agent = null, windowMs, period = null } = counter;
     if (windowMs === 0 && period === null) continue;
     advance(counter, state.clock);
-    if (counter.total > 0) counters.push({ key, agent, windowMs, period, grants: [...grantsIn(counter)] });
+    if (counter.total > 0) yield { key, agent, windowMs, period, grants: [...amountsIn(counter)] };
   }
-  return { version: VERSION, clock: state.clock, counters };
 }
 
 /** @returns the state, and how many of the counters could not be read. `undefined`: this is no snapshot. */
@@ -75,9 +71,9 @@ function isSaved(value: unknown): value is SavedCounter {
   return (
     typeof key === 'string' &&
     (agent === null || typeof agent === 'string') &&
-    isAmount(windowMs) &&
-    (period === null ? windowMs > 0 : period === 'day' || period === 'month') &&
+    (period === null ? isWindow(windowMs) : windowMs === 0 && (period === 'day' || period === 'month')) &&
     Array.isArray(grants) &&
+    grants.length <= RING &&
     grants.every((grant) => Array.isArray(grant) && Number.isSafeInteger(grant[0]) && isAmount(grant[1]))
   );
 }
@@ -86,7 +82,14 @@ function isAmount(value: unknown): value is number {
   return typeof value === 'number' && Number.isSafeInteger(value) && value >= 0;
 }
 
+function isWindow(value: unknown): boolean {
+  return isAmount(value) && value > 0 && value <= WINDOW_MAX_MS;
+}
+
+/** The last moment that has a date (ECMA-262, section 21.4.1.1). */
+const TIME_MAX = 8.64e15;
+
 /** Clocks have fractions of a millisecond. */
 function isTime(value: unknown): value is number {
-  return typeof value === 'number' && Number.isFinite(value) && value >= 0;
+  return typeof value === 'number' && value >= 0 && value <= TIME_MAX;
 }

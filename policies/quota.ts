@@ -2,43 +2,35 @@
  * The arithmetic of quotas and budgets. Pure over a state that is handed in; `now` is milliseconds since the epoch by a
  * clock that is not set while it runs.
  *
- * Guarantee of a sliding window: what was granted in any window, wherever it starts, is never more than the limit. A
- * window is cut into 60 slots, and a grant counts until its whole slot has left: so 61 slots are summed, the present one
- * and the 60 before, and a grant is given back at most 1/60 of the window late. A calendar window starts anew with the
- * day or month, UTC. `concurrent` counts from the reservation to its end. Only `progress` and `settle` may go over, since
- * the tokens are spent by then; later calls wait that out. A clock that jumps back is held where it was, and mints nothing.
+ * Guarantee of a sliding window: what was granted in any window, wherever it starts, is never more than the limit, and a
+ * grant is given back at most 1/60 of the window late (counter.ts). A calendar window starts anew with the day or month,
+ * UTC. `concurrent` counts from the reservation to its end. Only `progress` and `settle` may go over, since the tokens
+ * are spent by then; later calls wait that out. A clock that jumps back is held where it was, and mints nothing.
+ *
+ * What a stream brings counts from when it comes. What turns out at the end counts from where the call was charged last;
+ * once that has left the window, what is too little counts from now, and what is too much is nobody's any more.
  *
  * Bounded: 61 numbers a key, {@link KEYS_MAX} keys, of which one agent brings up {@link KEYS_PER_AGENT_MAX}; keys whose
  * window has passed make room. Beyond that an agent's new keys share one counter a bound, so that whoever invents names
  * spends his own quota and nobody else's. They share it until all of it has left the window: no quota starts anew.
  */
-import { type Period, periodAt, periodStart } from './budget.ts';
 import type { Charge, Spent, Usage } from './charge.ts';
 import { amountFor } from './charges.ts';
+import {
+  advance,
+  type Counter,
+  change,
+  createCounter,
+  expiryOf,
+  isInWindow,
+  RING,
+  type Window,
+  waitFor,
+} from './counter.ts';
 import { err, ok, type Result } from './result.ts';
 
-const SLOTS = 60;
-export const RING = SLOTS + 1;
 export const KEYS_MAX = 10_000;
 export const KEYS_PER_AGENT_MAX = 1000;
-/** Nobody knows when a call that is under way will end. */
-const CONCURRENT_RETRY_MS = 1000;
-
-/** When something counts: a sliding window, a calendar one, or as long as the call is under way. */
-export interface Window {
-  readonly windowMs: number;
-  readonly period: Period | undefined;
-}
-
-export interface Counter extends Window {
-  /** Who brought up the key; `undefined` for a counter of a surplus. */
-  readonly agent: string | undefined;
-  /** What was granted in slot n lies at `n % RING`, for the last RING slots. `undefined` where the window does not slide. */
-  readonly ring: Float64Array | undefined;
-  /** The latest slot, day or month that was looked at, counted from the epoch. */
-  slot: number;
-  total: number;
-}
 
 export interface QuotaState {
   /** Keys in all; and as many counters of surpluses. */
@@ -64,13 +56,21 @@ export function createQuotaState(keysMax = KEYS_MAX, keysPerAgentMax = KEYS_PER_
   };
 }
 
+interface Part {
+  readonly slot: number;
+  amount: number;
+}
+
 interface Entry {
   readonly charge: Charge;
-  readonly key: string;
-  readonly counter: Counter;
-  readonly slot: number;
-  /** What has been charged by now. */
+  key: string;
+  counter: Counter;
+  /** What has been charged by now, whether it still counts or not. */
   charged: number;
+  /** Where that lies, oldest first: one part, and one more for each slot in which a stream went on. */
+  readonly parts: Part[];
+  /** A stream has taken the counter to its warning share. */
+  warned: boolean;
 }
 
 /** What was granted to one call. Opaque; to be settled or released, once: a second time does nothing. */
@@ -103,8 +103,9 @@ export function reserve(state: QuotaState, charges: readonly Charge[], now: numb
   for (const { charge, key } of keyed) {
     const counter = counterFor(state, charge, key!);
     const before = counter.total;
-    change(counter, counter.slot, charge.cost);
-    entries.push({ charge, key: key!, counter, slot: counter.slot, charged: charge.cost });
+    const entry: Entry = { charge, key: key!, counter, charged: 0, parts: [], warned: false };
+    spend(entry, counter.slot, charge.cost);
+    entries.push(entry);
     usage.push(usageOf(charge, before, counter.total));
   }
   return ok({ entries, usage, open: true });
@@ -120,20 +121,19 @@ export function progress(state: QuotaState, reservation: Reservation, tokens: nu
   tick(state, now);
   const over: string[] = [];
   for (const entry of reservation.entries) {
-    const { charge, counter, slot } = entry;
+    const { charge } = entry;
     if (charge.perToken === 0) continue;
-    advance(counter, state.clock);
-    const amount = amountFor(charge.base, charge.perToken, tokens);
-    if (amount > entry.charged) {
-      change(counter, slot, amount - entry.charged);
-      entry.charged = amount;
-    }
+    const more = amountFor(charge.base, charge.perToken, tokens) - entry.charged;
+    const counter = presentCounter(state, entry, more);
+    const before = counter.total;
+    if (more > 0) spend(entry, counter.slot, more);
+    entry.warned ||= isWarning(charge, before, counter.total);
     if (counter.total > charge.limit) over.push(charge.quota);
   }
   return over;
 }
 
-/** The tokens are known: the difference goes to the slot of the reservation, while that is still in its window. */
+/** The tokens are known: what was charged too much is given back, and what is missing is charged. */
 export function settle(state: QuotaState, reservation: Reservation, tokens: number, now: number): readonly Usage[] {
   return amend(state, reservation, now, ({ dimension, base, perToken }) =>
     dimension === 'concurrent' ? 0 : amountFor(base, perToken, tokens),
@@ -154,85 +154,70 @@ function amend(
   if (!reservation.open) return [];
   reservation.open = false;
   tick(state, now);
-  return reservation.entries.map(({ charge, key, counter, slot, charged }) => {
-    advance(counter, state.clock);
+  return reservation.entries.map((entry) => {
+    const { charge, parts, warned } = entry;
+    const difference = amountOf(charge) - entry.charged;
+    const counter = presentCounter(state, entry, difference);
     const before = counter.total;
-    change(counter, slot, amountOf(charge) - charged);
-    if (charge.dimension === 'concurrent' && counter.total === 0) forget(state, key, counter);
-    return usageOf(charge, before, counter.total);
+    const { slot } = parts.at(-1)!;
+    if (difference < 0) giveBack(entry, -difference);
+    else if (difference > 0) spend(entry, isInWindow(counter, slot) ? slot : counter.slot, difference);
+    if (charge.dimension === 'concurrent' && counter.total === 0) forget(state, entry.key, counter);
+    const usage = usageOf(charge, before, counter.total);
+    return warned ? { ...usage, warned } : usage;
   });
 }
 
-function usageOf({ quota, dimension, limit, warnAt }: Charge, before: number, used: number): Usage {
-  return { quota, dimension, used, limit, warned: before < warnAt * limit && used >= warnAt * limit };
+/**
+ * The entry's counter, at this moment. One that was dropped meanwhile, to make room, comes back for what is charged yet.
+ *
+ * @param more What is about to be charged.
+ */
+function presentCounter(state: QuotaState, entry: Entry, more: number): Counter {
+  const { charge } = entry;
+  if (more > 0 && !state.counters.has(entry.key)) {
+    const key = keyOf(state, charge, 1);
+    if (key !== undefined) {
+      entry.key = key;
+      counterFor(state, charge, key);
+    }
+  }
+  entry.counter = state.counters.get(entry.key) ?? entry.counter;
+  advance(entry.counter, state.clock);
+  return entry.counter;
+}
+
+function spend(entry: Entry, slot: number, amount: number): void {
+  const { counter, parts } = entry;
+  change(counter, slot, amount);
+  entry.charged += amount;
+  const last = parts.at(-1);
+  if (last?.slot === slot) last.amount += amount;
+  else parts.push({ slot, amount });
+  // The oldest has left the window by now.
+  if (parts.length > RING) parts.shift();
+}
+
+/** The newest first: it would count the longest. */
+function giveBack({ counter, parts }: Entry, amount: number): void {
+  let left = amount;
+  for (let part = parts.pop(); part !== undefined && left > 0; part = parts.pop()) {
+    change(counter, part.slot, -Math.min(part.amount, left));
+    left -= part.amount;
+  }
+}
+
+function usageOf(charge: Charge, before: number, used: number): Usage {
+  const { quota, dimension, limit } = charge;
+  return { quota, dimension, used, limit, warned: isWarning(charge, before, used) };
+}
+
+function isWarning({ limit, warnAt }: Charge, before: number, used: number): boolean {
+  return before < warnAt * limit && used >= warnAt * limit;
 }
 
 function tick(state: QuotaState, now: number): void {
   if (now > state.clock) state.clock = now;
-}
-
-/** The slot, day or month of a moment. What lasts as long as its call has but one. */
-export function slotAt(time: number, { windowMs, period }: Window): number {
-  if (period !== undefined) return periodAt(time, period);
-  return windowMs === 0 ? 0 : Math.floor((time * SLOTS) / windowMs);
-}
-
-/** The first whole millisecond at which a slot no longer counts. */
-export function expiryOf(slot: number, { windowMs, period }: Window): number {
-  if (period !== undefined) return periodStart(slot + 1, period);
-  return windowMs === 0 ? Number.POSITIVE_INFINITY : Math.ceil(((slot + RING) * windowMs) / SLOTS);
-}
-
-/** Milliseconds until the charge fits. */
-function waitFor(counter: Counter | undefined, { cost, limit }: Charge, time: number): number {
-  if (cost > limit) return Number.POSITIVE_INFINITY;
-  if (counter === undefined) return 0;
-  advance(counter, time);
-  let excess = counter.total + cost - limit;
-  if (excess <= 0) return 0;
-  let { slot } = counter;
-  if (counter.ring !== undefined)
-    for (slot -= SLOTS; slot < counter.slot; slot++) {
-      excess -= counter.ring[indexOf(slot)]!;
-      if (excess <= 0) break;
-    }
-  const expiry = expiryOf(slot, counter);
-  return expiry === Number.POSITIVE_INFINITY ? CONCURRENT_RETRY_MS : expiry - time;
-}
-
-function indexOf(slot: number): number {
-  return ((slot % RING) + RING) % RING;
-}
-
-/** Empties the slots that have left the window. */
-export function advance(counter: Counter, time: number): void {
-  const present = slotAt(time, counter);
-  if (present <= counter.slot) return;
-  if (counter.ring === undefined) counter.total = 0;
-  else
-    for (let step = Math.min(present - counter.slot, RING); step > 0; step--) {
-      const index = indexOf(present - step + 1);
-      counter.total -= counter.ring[index]!;
-      counter.ring[index] = 0;
-    }
-  counter.slot = present;
-}
-
-export function change(counter: Counter, slot: number, difference: number): void {
-  const oldest = counter.ring === undefined ? counter.slot : counter.slot - SLOTS;
-  if (slot < oldest) return;
-  if (counter.ring !== undefined) counter.ring[indexOf(slot)]! += difference;
-  counter.total += difference;
-}
-
-/** What lies in the slots of a counter, oldest first, without the empty ones. */
-export function* grantsIn({ ring, slot, total }: Counter): Generator<readonly [slot: number, amount: number]> {
-  if (ring === undefined) yield [slot, total];
-  else
-    for (let at = slot - SLOTS; at <= slot; at++) {
-      const amount = ring[indexOf(at)]!;
-      if (amount !== 0) yield [at, amount];
-    }
 }
 
 function counterFor(state: QuotaState, { agent, windowMs, period, surplusKey }: Charge, key: string): Counter {
@@ -240,19 +225,11 @@ function counterFor(state: QuotaState, { agent, windowMs, period, surplusKey }: 
   return state.counters.get(key) ?? addCounter(state, key, owner, { windowMs, period });
 }
 
-export function addCounter(
-  state: QuotaState,
-  key: string,
-  agent: string | undefined,
-  { windowMs, period }: Window,
-): Counter {
-  const slides = windowMs > 0 && period === undefined;
-  const slot = slotAt(state.clock, { windowMs, period });
-  const ring = slides ? new Float64Array(RING) : undefined;
-  const counter: Counter = { agent, windowMs, period, ring, slot, total: 0 };
+export function addCounter(state: QuotaState, key: string, agent: string | undefined, window: Window): Counter {
+  const counter = createCounter(agent, window, state.clock);
   state.counters.set(key, counter);
   state.brought.set(agent, broughtBy(state, agent) + 1);
-  state.nextExpiry = Math.min(state.nextExpiry, expiryOf(slot, counter));
+  state.nextExpiry = Math.min(state.nextExpiry, expiryOf(counter.slot, counter));
   return counter;
 }
 

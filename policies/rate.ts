@@ -6,7 +6,7 @@ import { err, ok, type Result } from './result.ts';
 
 export const RATE = /^(\d{1,9})\/(?:(\d{1,5})(s|m|h)|(s|sec|min|h|hour|day))$/;
 const UNIT_MS = { s: 1000, sec: 1000, m: 60_000, min: 60_000, h: 3_600_000, hour: 3_600_000, day: 86_400_000 };
-const WINDOW_MAX_MS = 31 * UNIT_MS.day;
+export const WINDOW_MAX_MS = 31 * UNIT_MS.day;
 
 /** `60/min`, `25/10s`, `1000/day`. */
 export function parseRate(text: string): Result<Rate, string> {

@@ -14,6 +14,10 @@ interface Grant {
   cost: number;
 }
 
+interface Entry extends Grant {
+  readonly windowMs: number;
+}
+
 const WINDOWS = [1000, 10_000, 60_000, 300_000];
 const slotOf = (time: number, windowMs: number) => Math.floor((time * 60) / windowMs);
 
@@ -22,7 +26,7 @@ const CALL = { period: undefined, base: 1, perToken: 0, warnAt: 0.8 };
 
 /** A log and a sum: slow and plain. */
 function createModel() {
-  const log: (Grant & { readonly windowMs: number })[] = [];
+  const log: Entry[] = [];
   const inWindow = (charge: Charge, now: number) =>
     log
       .filter(({ key, at }) => key === charge.key && slotOf(at, charge.windowMs) >= slotOf(now, charge.windowMs) - 60)
@@ -31,6 +35,12 @@ function createModel() {
     log,
     fits: (charges: readonly Charge[], now: number) =>
       charges.every((charge) => inWindow(charge, now) + charge.cost <= charge.limit),
+    /** What turns out once the grant has left its window counts from now. */
+    settle: (entry: Entry, cost: number, now: number) => {
+      const hasLeft = slotOf(entry.at, entry.windowMs) < slotOf(now, entry.windowMs) - 60;
+      if (hasLeft && cost > entry.cost) log.push({ ...entry, at: now, cost: cost - entry.cost });
+      else entry.cost = cost;
+    },
     grant: (charges: readonly Charge[], now: number) =>
       charges.map(({ key, cost, windowMs }) => {
         const entry = { key, cost, windowMs, at: now };
@@ -83,7 +93,7 @@ describe('the sliding window', () => {
       fc.property(plan, ({ bounds, steps }) => {
         const state = createQuotaState();
         const model = createModel();
-        const open: { reservation: Reservation; entries: Grant[]; charges: Charge[] }[] = [];
+        const open: { reservation: Reservation; entries: Entry[]; charges: Charge[] }[] = [];
         let clock = 0;
         let latest = 0;
         for (const { what, which, waitMs } of steps) {
@@ -109,7 +119,7 @@ describe('the sliding window', () => {
           else settle(state, taken.reservation, what.cost, clock);
           for (const [index, entry] of taken.entries.entries()) {
             if (what.act === 'release') entry.cost = 0;
-            else if (taken.charges[index]!.dimension === 'tokens') entry.cost = what.cost;
+            else if (taken.charges[index]!.dimension === 'tokens') model.settle(entry, what.cost, latest);
           }
         }
       }),

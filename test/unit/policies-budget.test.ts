@@ -87,12 +87,12 @@ describe('a budget', () => {
     assert.equal(reserve(state, charges, at('2026-11-21T23:59:59Z')).ok, false);
     assert.equal(reserve(state, charges, at('2026-11-22T00:00:02Z')).ok, false);
   });
-  it('settles what the tokens cost, in the day of the call', () => {
+  it('settles what the tokens cost in the day of the call, and in that of its end what came over midnight', () => {
     const state = createQuotaState();
     const reservation = take(state, chargesFor(document), at('2026-11-21T23:59:00Z'));
     assert.equal(settle(state, reservation, 2000, at('2026-11-21T23:59:30Z'))[0]!.used, 15_000);
     const late = take(state, chargesFor(document), at('2026-11-21T23:59:40Z'));
-    assert.equal(settle(state, late, 1_000_000, at('2026-11-22T00:00:10Z'))[0]!.used, 0);
+    assert.equal(settle(state, late, 1_000_000, at('2026-11-22T00:00:10Z'))[0]!.used, 1_998_000);
   });
 });
 
@@ -132,6 +132,35 @@ describe('a stream', () => {
     assert.equal(settle(state, reservation, 60, 0)[0]!.used, 60);
     assert.deepEqual(progress(state, reservation, 1000, 0), []);
   });
+  it('that outlasts the window is charged when the tokens come', () => {
+    const state = createQuotaState();
+    const charges = chargesFor(document, 'x', 40);
+    const reservation = take(state, charges, 0);
+    assert.deepEqual(progress(state, reservation, 140, 50_000), ['tokens']);
+    assert.deepEqual(progress(state, reservation, 140, 61_000), [], 'the reservation has left');
+    assert.deepEqual(progress(state, reservation, 141, 61_000), ['tokens']);
+    // 120 in the end: of the 101 that still count, the newest 21 are given back.
+    assert.equal(settle(state, reservation, 120, 100_000)[0]!.used, 80);
+    assert.equal(
+      take(
+        state,
+        charges.map((one) => ({ ...one, cost: 20 })),
+        100_000,
+      ).usage[0]!.used,
+      100,
+    );
+    assert.equal(take(state, charges, 111_000).usage[0]!.used, 60, 'and what came at 50 s has left');
+  });
+  it('is charged although its counter made room for others meanwhile', () => {
+    const state = createQuotaState(2, 2);
+    const [charge] = chargesFor(document, 'x', 40);
+    const reservation = take(state, [charge!], 0);
+    for (const key of ['b', 'c']) take(state, [{ ...charge!, key, agent: 'other' }], 61_000);
+    assert.equal(state.counters.has(charge!.key), false);
+    assert.deepEqual(progress(state, reservation, 150, 61_000), ['tokens']);
+    assert.equal(settle(state, reservation, 160, 61_000)[0]!.used, 120);
+    assert.equal(reserve(state, [charge!], 61_000).ok, false);
+  });
 });
 
 describe('warnings', () => {
@@ -154,6 +183,21 @@ describe('warnings', () => {
       );
     }
   });
+});
+
+describe('a warning of a stream', () => {
+  const document = { quotas: [{ name: 'tokens', key: ['agent'], tokens: '100/min' }] };
+  for (const [tokens, warned] of [
+    [79, false],
+    [80, true],
+  ] as const)
+    it(`is told at its end: ${tokens} tokens`, () => {
+      const state = createQuotaState();
+      const reservation = take(state, chargesFor(document, 'x', 10), 0);
+      progress(state, reservation, tokens, 0);
+      progress(state, reservation, tokens, 0);
+      assert.equal(settle(state, reservation, tokens, 0)[0]!.warned, warned);
+    });
 });
 
 describe('keys by an expression', () => {

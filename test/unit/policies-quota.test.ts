@@ -195,12 +195,21 @@ describe('the window', () => {
     assert.equal(reserve(state, [charge({ ...spend, cost: 5 })], 60_999).ok, true);
   });
 
-  it('forgets a difference whose slot has left the window', () => {
-    const state = createQuotaState();
-    const granted = reserve(state, [charge(spend)], 0);
-    assert.ok(granted.ok);
-    settle(state, granted.value, 1000, 61_000);
-    assert.equal(reserve(state, [charge({ ...spend, cost: 100 })], 61_000).ok, true);
+  it('charges now what turns out when the reservation has left the window, and no sooner', () => {
+    for (const [tokens, left] of [
+      [1000, 0],
+      [60, 50],
+      [10, 100],
+      [0, 100],
+    ] as const) {
+      const state = createQuotaState();
+      const granted = reserve(state, [charge(spend)], 0);
+      assert.ok(granted.ok);
+      settle(state, granted.value, tokens, 61_000);
+      assert.equal(reserve(state, [charge({ ...spend, cost: left + 1 })], 61_000).ok, false);
+      if (left > 0) assert.equal(reserve(state, [charge({ ...spend, cost: left })], 61_000).ok, true);
+      assert.equal(reserve(state, [charge({ ...spend, cost: 100 })], 122_000).ok, true);
+    }
   });
 
   it('takes no count that is none', () => {
