@@ -111,7 +111,7 @@ function subscriptionsOf({
 }: Exchange): { readonly kept: string[]; readonly omitted: number } | undefined {
   if (message?.method !== 'subscriptions/listen' || targets.length === 0) return undefined;
   // It has targets, so that it was found to be a list of URIs.
-  const { resourceSubscriptions: uris } = message.params?.notifications as { resourceSubscriptions: string[] };
+  const { resourceSubscriptions: uris } = message.params!.notifications as { resourceSubscriptions: string[] };
   if (uris.length === 1) return undefined;
   let length = 0;
   const end = uris.findIndex((uri) => {
