@@ -76,4 +76,21 @@ function handOver(runtime: string): Promise<number> {
   });
 }
 
-process.exit(await main());
+/**
+ * What a pipe has not taken yet would be lost with the process, and half a manifest applied.
+ *
+ * @returns why it could not be written. A reader that is gone has had enough.
+ */
+function flushOutput(): Promise<string | undefined> {
+  return new Promise((resolve) => {
+    const finish = (error?: NodeJS.ErrnoException | null) =>
+      resolve(error === undefined || error === null || error.code === 'EPIPE' ? undefined : (error.code ?? error.name));
+    process.stdout.on('error', finish);
+    process.stdout.write('', finish);
+  });
+}
+
+const exitCode = await main();
+const lost = await flushOutput();
+if (lost !== undefined) process.stderr.write(`sidecar: the output cannot be written (${lost})\n`);
+process.exit(lost === undefined ? exitCode : exitCode || 1);

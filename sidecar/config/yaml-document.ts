@@ -44,9 +44,13 @@ export async function readText(file: string, mebibytesMax = 1): Promise<Result<s
     handle = await open(file, 'r');
     const status = await handle.stat();
     if (status.isDirectory()) return err('is a folder: name the file in it');
-    const { buffer, bytesRead } = await handle.read(Buffer.alloc(bytesMax + 1), 0, bytesMax + 1, null);
-    if (bytesRead > bytesMax) return err(`is larger than ${mebibytesMax} MiB`);
-    return ok(new TextDecoder('utf-8', { fatal: true }).decode(buffer.subarray(0, bytesRead)));
+    const buffer = Buffer.alloc(bytesMax + 1);
+    let length = 0;
+    // A pipe, as <(kustomize build .) is one, gives a little at a time.
+    for (let bytesRead = -1; bytesRead !== 0; length += bytesRead)
+      ({ bytesRead } = await handle.read(buffer, length, buffer.length - length, null));
+    if (length > bytesMax) return err(`is larger than ${mebibytesMax} MiB`);
+    return ok(new TextDecoder('utf-8', { fatal: true }).decode(buffer.subarray(0, length)));
   } catch (error) {
     return err(sentenceOfReadError(error as NodeJS.ErrnoException));
   } finally {
