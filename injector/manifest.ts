@@ -5,16 +5,17 @@
  * kubectl reads it (YAML 1.1: `yes` is a boolean). What cannot be changed in its place (aliases, merge keys) is a problem
  * with its line, and then nothing of the file is changed.
  */
-import { type Document, isAlias, isCollection, isMap, isScalar, LineCounter, parseDocument, Scalar } from 'yaml';
+import { type Document, isAlias, isCollection, isMap, isScalar, Scalar } from 'yaml';
 import { err, ok, type Result } from '../policies/result.ts';
 import type { Mode } from './container.ts';
 import { type Group, isGroupName, readGroup } from './group.ts';
-import { type AddOperation, segmentsOf } from './json-patch.ts';
+import { type AddOperation, applyPatch, segmentsOf } from './json-patch.ts';
+import { parsePart, partsOf, printPart } from './manifest-text.ts';
 import { INJECT } from './names.ts';
 import type { InjectorOptions } from './options.ts';
 import { inject } from './patch.ts';
 import { annotationsOf } from './pod.ts';
-import { isRaw, type Raw, rawAt, textAt } from './raw-object.ts';
+import { isRaw, isSameJson, type Raw, rawAt, textAt } from './raw-object.ts';
 import { uninject } from './uninject.ts';
 
 export interface ManifestProblem {
@@ -66,12 +67,6 @@ const LIST_DEPTH_MAX = 4;
 
 type Path = readonly (string | number)[];
 
-/** One document of a stream: its text from its `---` on. */
-interface Part {
-  readonly text: string;
-  readonly firstLine: number;
-}
-
 interface Workload {
   readonly object: Raw;
   readonly template: Raw;
@@ -84,7 +79,7 @@ export function injectManifest(file: string, text: string, ports: InjectPorts): 
     const { object, template, path } = workload;
     const wish = annotationsOf(template)[INJECT];
     if (wish !== 'true') {
-      if (wish === undefined || wish === 'false') return ok({ kind: 'notAsked', warnings: [] });
+      if (wish === undefined || wish === 'false') return ok(unchanged('notAsked'));
       return err(`the annotation ${INJECT} must be "true" or "false", in quotes`);
     }
     const namespace = textAt(rawAt(object, 'metadata'), 'namespace');
@@ -95,13 +90,14 @@ export function injectManifest(file: string, text: string, ports: InjectPorts): 
       isJob: JOBS.has(String(object.kind)),
     });
     if (!injected.ok) return err(injected.error.message);
-    if (injected.value.kind === 'skipped') return ok({ kind: 'skipped', warnings: [injected.value.warning] });
-    if (injected.value.kind === 'present') return ok({ kind: 'present', warnings: [] });
+    if (injected.value.kind === 'skipped') return ok(unchanged('skipped', injected.value.warning));
+    if (injected.value.kind === 'present') return ok(unchanged('present'));
     for (const operation of injected.value.operations) {
       const fault = addTo(document, path, operation);
       if (fault !== undefined) return err(fault);
     }
-    return ok({ kind: 'injected', warnings: injected.value.warnings });
+    const after = applyPatch(template, injected.value.operations);
+    return ok({ kind: 'injected', warnings: injected.value.warnings, after });
   });
 }
 
@@ -109,18 +105,18 @@ export function injectManifest(file: string, text: string, ports: InjectPorts): 
 export function uninjectManifest(file: string, text: string): Result<Rewritten, ManifestProblem[]> {
   return rewrite(file, text, ({ template, path }, document) => {
     const bare = uninject(template);
-    if (bare === template) return ok({ kind: 'notAsked', warnings: [] });
+    if (bare === template) return ok(unchanged('notAsked'));
     const fault = replaceWith(document, path, template, bare);
-    return fault === undefined ? ok({ kind: 'removed', warnings: [] }) : err(fault);
+    return fault === undefined ? ok({ kind: 'removed', warnings: [], after: bare }) : err(fault);
   });
 }
 
 /** The groups among the objects of a text; a document that cannot be read has none. */
 export function groupsInManifest(text: string): readonly ManifestGroup[] {
-  return partsOf(text).flatMap(({ text: part }) => {
-    const document = parsePart(part, new LineCounter());
-    if (document.errors.length > 0) return [];
-    return objectsIn(document.toJS() as unknown, [], 0)
+  return partsOf(text).flatMap((part) => {
+    const parsed = parsePart(part);
+    if (!parsed.ok) return [];
+    return objectsIn(parsed.value.value, [], 0)
       .filter(({ object }) => object.kind === 'ConfigMap')
       .filter(({ object }) => isGroupName(textAt(rawAt(object, 'metadata'), 'name') ?? ''))
       .map(({ object }) => ({ namespace: textAt(rawAt(object, 'metadata'), 'namespace'), group: readGroup(object) }));
@@ -131,7 +127,16 @@ function isSameNamespace(one: string | undefined, other: string | undefined): bo
   return one === undefined || other === undefined || one === other;
 }
 
-type Change = { readonly kind: ManifestNote['kind']; readonly warnings: readonly string[] };
+interface Change {
+  readonly kind: ManifestNote['kind'];
+  readonly warnings: readonly string[];
+  /** The template as it is to be; `undefined`: as it was. */
+  readonly after: Raw | undefined;
+}
+
+function unchanged(kind: Change['kind'], ...warnings: readonly string[]): Change {
+  return { kind, warnings, after: undefined };
+}
 
 function rewrite(
   file: string,
@@ -141,18 +146,20 @@ function rewrite(
   const notes: ManifestNote[] = [];
   const problems: ManifestProblem[] = [];
   const parts = partsOf(text).map((part): string => {
-    const lines = new LineCounter();
-    const document = parsePart(part.text, lines);
-    const lineAt = (offset: number) => part.firstLine + lines.linePos(offset).line - 1;
-    for (const { message, pos } of document.errors) problems.push({ file, line: lineAt(pos[0]), message });
-    if (document.errors.length > 0) return part.text;
-    let isChanged = false;
-    for (const workload of workloadsIn(document.toJS({ maxAliasCount: 1000 }) as unknown)) {
+    const parsed = parsePart(part);
+    if (!parsed.ok) {
+      problems.push(...parsed.error.map((problem) => ({ file, ...problem })));
+      return part.text;
+    }
+    const { document, value, lineAt } = parsed.value;
+    let wanted = value;
+    for (const workload of workloadsIn(value)) {
       const name = nameOf(workload.object);
       const changed = change(workload, document);
       if (changed.ok) {
-        isChanged ||= changed.value.kind === 'injected' || changed.value.kind === 'removed';
-        notes.push({ file, object: name, ...changed.value });
+        const { after, ...note } = changed.value;
+        if (after !== undefined) wanted = withAt(wanted, workload.path, after);
+        notes.push({ file, object: name, ...note });
       } else {
         const node = document.getIn(workload.path, true) as
           | { readonly range?: readonly [number, number, number] }
@@ -161,27 +168,24 @@ function rewrite(
         problems.push({ file, line, message: `${name}: ${changed.error}` });
       }
     }
-    return isChanged ? print(part.text, document) : part.text;
+    if (wanted === value) return part.text;
+    const printed = printPart(part, document);
+    const reread = printed === undefined ? undefined : parsePart({ ...part, text: printed });
+    if (reread?.ok !== true || !isSameJson(reread.value.value, wanted))
+      problems.push({ file, line: part.firstLine, message: TIED });
+    return printed ?? part.text;
   });
   return problems.length > 0 ? err(problems) : ok({ text: parts.join(''), notes });
 }
 
-/** A line `---` begins a document wherever it stands, in block scalars too (YAML 1.2, section 9.1.2, c-forbidden). */
-function partsOf(text: string): readonly Part[] {
-  const starts = [
-    0,
-    ...Array.from(text.matchAll(/^---(?=[ \t\r\n]|$)/gm), ({ index }) => index).filter((at) => at > 0),
-  ];
-  let firstLine = 1;
-  return starts.map((start, index) => {
-    const part = { text: text.slice(start, starts[index + 1] ?? text.length), firstLine };
-    firstLine += part.text.split('\n').length - 1;
-    return part;
-  });
-}
+/** What is behind an anchor changes at each of its aliases. */
+const TIED =
+  'no part of this document can be changed alone, since anchors (&), aliases (*) or merge keys (<<) tie it to others: write them out';
 
-function parsePart(text: string, lineCounter: LineCounter): Document {
-  return parseDocument(text, { version: '1.1', lineCounter, prettyErrors: false, uniqueKeys: true });
+function withAt(target: unknown, [key, ...rest]: Path, value: unknown): unknown {
+  if (key === undefined) return value;
+  if (Array.isArray(target)) return target.with(Number(key), withAt(target[Number(key)], rest, value));
+  return { ...(target as Raw), [key]: withAt((target as Raw)[key], rest, value) };
 }
 
 function* workloadsIn(value: unknown): Generator<Workload> {
@@ -285,22 +289,4 @@ function quoteAmbiguous(node: unknown): void {
   if (isCollection(node))
     for (const item of node.items as readonly { value?: unknown }[])
       quoteAmbiguous(isScalar(item) || isCollection(item) ? item : item.value);
-}
-
-/** The document as text, in the manner of what it was. */
-function print(before: string, document: Document): string {
-  const isJson = /^\s*\{/.test(before);
-  const text = isJson
-    ? `${JSON.stringify(document.toJS(), undefined, 2)}\n`
-    : document.toString({ lineWidth: 0, directives: /^---/m.test(before), ...indentOf(before) });
-  return before.includes('\r\n') ? text.replaceAll(/\r?\n/g, '\r\n') : text;
-}
-
-/** Lists below their key indented or not, braces with room inside or not: as most of the text does it. */
-function indentOf(text: string): { indentSeq: boolean; flowCollectionPadding: boolean } {
-  const count = (pattern: RegExp) => text.match(pattern)?.length ?? 0;
-  return {
-    indentSeq: count(/^( *)[\w-]+:\r?\n\1- /gm) <= count(/^( *)[\w-]+:\r?\n\1 +- /gm),
-    flowCollectionPadding: count(/[{[]\S/g) <= count(/[{[] \S/g),
-  };
 }

@@ -7,9 +7,7 @@
 
 import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { text } from 'node:stream/consumers';
 import { createTwoFilesPatch } from 'diff';
-import { parseAllDocuments } from 'yaml';
 import type { Mode } from '../../injector/container.ts';
 import {
   groupsInManifest,
@@ -20,6 +18,7 @@ import {
   type Rewritten,
   uninjectManifest,
 } from '../../injector/manifest.ts';
+import { parsePart, partsOf } from '../../injector/manifest-text.ts';
 import { defaultOptions, loadInjectorConfig, optionsOf } from '../../injector/options.ts';
 import { err, ok, type Result } from '../../policies/result.ts';
 import { formatProblems } from '../config/problem.ts';
@@ -37,6 +36,9 @@ export interface InjectOptions extends UninjectOptions {
   readonly mode: Mode;
   readonly config: string | undefined;
 }
+
+/** What a chart with all its definitions renders to, and room. */
+const MEBIBYTES_MAX = 16;
 
 interface Input {
   readonly name: string;
@@ -127,9 +129,10 @@ function joinStreams(streams: readonly string[]): string {
 
 /** As kubectl prints several objects: a List. */
 function asJson(stream: string): string {
-  const documents = parseAllDocuments(stream, { version: '1.1' });
-  const objects = (Array.isArray(documents) ? documents : []).map((document) => document.toJS() as unknown);
-  const items = objects.filter((object) => object !== null && object !== undefined);
+  const items = partsOf(stream)
+    .map(parsePart)
+    .flatMap((part) => (part.ok ? [part.value.value] : []))
+    .filter((object) => object !== null && object !== undefined);
   const whole = items.length === 1 ? items[0] : { apiVersion: 'v1', kind: 'List', items };
   return items.length === 0 ? '' : `${JSON.stringify(whole, undefined, 2)}\n`;
 }
@@ -139,18 +142,35 @@ async function readInputs(paths: readonly string[]): Promise<Result<readonly Inp
   const inputs: Input[] = [];
   for (const path of paths) {
     if (path === '-') {
-      inputs.push({ name: 'stdin', text: await text(process.stdin) });
+      const read = await readStdin();
+      if (!read.ok) return read;
+      inputs.push({ name: 'stdin', text: read.value });
       continue;
     }
     const status = await stat(path).catch(() => undefined);
     if (status === undefined) return err(`${path} does not exist`);
     for (const file of status.isDirectory() ? await manifestsBelow(path) : [path]) {
-      const read = await readText(file);
+      const read = await readText(file, MEBIBYTES_MAX);
       if (!read.ok) return err(`${file} ${read.error}`);
       inputs.push({ name: file, text: read.value });
     }
   }
   return ok(inputs);
+}
+
+async function readStdin(): Promise<Result<string, string>> {
+  const chunks: Buffer[] = [];
+  let length = 0;
+  for await (const chunk of process.stdin as AsyncIterable<Buffer>) {
+    length += chunk.length;
+    if (length > MEBIBYTES_MAX * 1024 * 1024) return err(`stdin is larger than ${MEBIBYTES_MAX} MiB`);
+    chunks.push(chunk);
+  }
+  try {
+    return ok(new TextDecoder('utf-8', { fatal: true }).decode(Buffer.concat(chunks)));
+  } catch {
+    return err('stdin is not UTF-8 text');
+  }
 }
 
 async function manifestsBelow(folder: string): Promise<string[]> {
