@@ -10,15 +10,15 @@ import { WINDOW_MAX_MS } from './rate.ts';
 
 const VERSION = 1;
 
-/** As JSON has it. */
+/** As JSON has it, where `counters` is a list. */
 export interface QuotaSnapshot {
   readonly version: typeof VERSION;
   /** The latest time that was seen, in milliseconds since the epoch. */
   readonly clock: number;
-  readonly counters: readonly SavedCounter[];
+  readonly counters: Iterable<SavedCounter>;
 }
 
-export interface SavedCounter {
+interface SavedCounter {
   readonly key: string;
   /** `null` for a counter of a surplus. */
   readonly agent: string | null;
@@ -28,12 +28,12 @@ export interface SavedCounter {
   readonly grants: readonly (readonly [number, number])[];
 }
 
+/** Its counters are read one by one, since there may be many: what is spent meanwhile may be in the later ones or not. */
 export function snapshot(state: QuotaState): QuotaSnapshot {
-  return { version: VERSION, clock: state.clock, counters: [...savedCounters(state)] };
+  return { version: VERSION, clock: state.clock, counters: countersOf(state) };
 }
 
-/** One at a time, since there may be many: what is spent between two of them may be in the second or not. */
-export function* savedCounters(state: QuotaState): Generator<SavedCounter> {
+function* countersOf(state: QuotaState): Generator<SavedCounter> {
   for (const [key, counter] of state.counters) {
     const { agent = null, windowMs, period = null } = counter;
     if (windowMs === 0 && period === null) continue;

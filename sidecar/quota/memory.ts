@@ -4,6 +4,7 @@
  * The arithmetic is policies/quota.ts; here are its clock and its file. The clock is the wall's at start and goes on by
  * the monotonic one: setting the machine's time mints nothing, and what was saved means the same after a restart.
  */
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Charge } from '../../policies/charge.ts';
 import {
   createQuotaState,
@@ -20,6 +21,10 @@ import type { QuotaStore } from './store.ts';
 
 /** What was spent within so long before a crash may be forgotten. */
 const SAVE_MS = 1_000;
+/** Longer where there is much to save: it takes no more than this share of the time. */
+const SAVE_SHARE = 1 / 20;
+/** Written between two looks at what else is to do: 2 ms where every counter is full. */
+const COUNTERS_PER_TURN = 64;
 
 export interface MemoryStorePorts {
   /** Milliseconds since the epoch, by a clock that is not set while it runs. */
@@ -41,20 +46,26 @@ export function createMemoryStore({ now, openFile, warn }: MemoryStorePorts): Qu
   let opening: Promise<QuotaState> | undefined;
   let timer: NodeJS.Timeout | undefined;
   let saving: Promise<void> = Promise.resolve();
+  let pauseMs = SAVE_MS;
 
   const open = async (): Promise<QuotaState> => {
     file = await openFile();
     state = (file === undefined ? undefined : await load(file, now(), warn)) ?? createQuotaState();
     return state;
   };
+  const write = async () => {
+    const startedAt = now();
+    await file?.write(await textOf(state!));
+    pauseMs = Math.max(SAVE_MS, (now() - startedAt) / SAVE_SHARE);
+  };
   const save = () => {
     timer = undefined;
-    saving = saving.then(() => file?.write(JSON.stringify(snapshot(state!))));
+    saving = saving.then(write);
     return saving;
   };
-  /** Off the path, and once for all that changes within a second. */
+  /** Off the path, and once for all that changes until then. */
   const changed = () => {
-    if (file !== undefined) timer ??= setTimeout(save, SAVE_MS).unref();
+    if (file !== undefined) timer ??= setTimeout(save, pauseMs).unref();
   };
   const reserveIn = (opened: QuotaState, charges: readonly Charge[]) => {
     const reserved = reserve(opened, charges, now());
@@ -86,8 +97,20 @@ export function createMemoryStore({ now, openFile, warn }: MemoryStorePorts): Qu
       if (isDirty) await save();
       await saving;
       await file?.close();
+      file = undefined;
     },
   };
+}
+
+/** A snapshot as JSON, made in turns with everything else. */
+async function textOf(state: QuotaState): Promise<string> {
+  const { counters, ...head } = snapshot(state);
+  const texts: string[] = [];
+  for (const counter of counters) {
+    texts.push(JSON.stringify(counter));
+    if (texts.length % COUNTERS_PER_TURN === 0) await nextTurn();
+  }
+  return `${JSON.stringify(head).slice(0, -1)},"counters":[${texts.join(',\n')}]}\n`;
 }
 
 async function load(file: StateFile, now: number, warn: (message: string) => void): Promise<QuotaState | undefined> {

@@ -5,8 +5,9 @@ import type { Charge } from '../../policies/charge.ts';
 import { amountFor, chargesOf } from '../../policies/charges.ts';
 import { compilePolicy } from '../../policies/compile.ts';
 import { createQuotaState, progress, type Reservation, release, reserve, settle } from '../../policies/quota.ts';
-import { restore, snapshot } from '../../policies/quota-snapshot.ts';
+import { restore } from '../../policies/quota-snapshot.ts';
 import { agent, callOf, policyOf, tool } from '../support/policies.ts';
+import { savedOf } from '../support/quotas.ts';
 
 const PRICES = [
   { server: 'github', tools: ['search_*'], perCall: 0.01, perThousandTokens: 0.002 },
@@ -279,7 +280,7 @@ describe('a snapshot', () => {
   const spent = () => {
     const state = createQuotaState();
     for (let count = 0; count < 7; count++) take(state, charges, NOW + count * 1000);
-    return JSON.parse(JSON.stringify(snapshot(state)));
+    return savedOf(state);
   };
   const usedAt = (data: unknown, now: number) => {
     const restored = restore(data, now);
