@@ -7,7 +7,7 @@
 import type { IncomingMessage } from 'node:http';
 import type { Usage } from '../../policies/charge.ts';
 import type { Call, Decision, Subject, Target } from '../../policies/decision.ts';
-import type { CompiledPolicy } from '../../policies/policy.ts';
+import type { CompiledPolicy, CompiledQuota } from '../../policies/policy.ts';
 import type { Caller } from '../identity/identify.ts';
 import type { Era, Message } from '../protocol/message.ts';
 import type { CountedBy } from '../quota/tokens.ts';
@@ -118,7 +118,7 @@ export class Exchange {
   /** How full the quotas of this call were when it was reserved. */
   quotaUsage: readonly Usage[] = [];
   /** Set by `quota` while the call is under way: so many tokens have come. Says which quota ends the stream now. */
-  spend: ((tokensOut: number) => string | undefined) | undefined = undefined;
+  spend: ((tokensOut: number) => CompiledQuota | undefined) | undefined = undefined;
   bytesIn = 0;
   /** A batch that was taken apart: its elements are what happened, each an exchange of its own. */
   isBatch = false;

@@ -27,7 +27,13 @@ export type Reason =
     }
   /** `told`: what the agent may know, so that it can do better. */
   | { readonly kind: 'forbidden'; readonly rule: string; readonly detail: string; readonly told?: string }
-  | { readonly kind: 'quota'; readonly quota: string; readonly retryAfterMs: number; readonly asToolError: boolean }
+  | {
+      readonly kind: 'quota';
+      readonly what: 'quota' | 'budget';
+      readonly quota: string;
+      readonly retryAfterMs: number;
+      readonly asToolError: boolean;
+    }
   | { readonly kind: 'noCredential'; readonly detail: string; readonly retryAfterMs: number }
   /** The server said 401 to our credential. `route` turns it into another try, or into `noCredential`. */
   | { readonly kind: 'upstreamUnauthorized'; readonly challenge: string | undefined; readonly detail: string }
@@ -113,7 +119,8 @@ function wireOf(reason: Reason, { errorId, era }: WireContext): Wire {
       );
     case 'quota': {
       const data = { quota: reason.quota, retryAfterMs: reason.retryAfterMs, errorId };
-      const text = `Quota "${reason.quota}" is spent; ${whenAgain(reason.retryAfterMs)} (error ${errorId})`;
+      const what = reason.what === 'budget' ? 'Budget' : 'Quota';
+      const text = `${what} "${reason.quota}" is spent; ${whenAgain(reason.retryAfterMs)} (error ${errorId})`;
       if (reason.asToolError) return { ...refusal(200, -31429, text, data), asToolError: true };
       return refusal(429, -31429, text, data, retryAfter(reason.retryAfterMs));
     }
@@ -262,7 +269,7 @@ export function describeReason(reason: Reason): string {
     case 'malformed':
       return `malformed: ${JSON.stringify(reason.reason)}`;
     case 'quota':
-      return `quota: ${reason.quota} is spent for ${Math.ceil(reason.retryAfterMs)} ms`;
+      return `${reason.what}: ${reason.quota} is spent for ${Math.ceil(reason.retryAfterMs)} ms`;
     case 'upstreamTimeout':
       return `upstreamTimeout: ${reason.phase} after ${reason.afterMs} ms`;
     case 'unavailable':

@@ -33,11 +33,18 @@ const GOLDEN: readonly (readonly [Reason, number, number, string, unknown?])[] =
     { rule: 'no pushes', errorId: 'e1' },
   ],
   [
-    { kind: 'quota', quota: 'calls', retryAfterMs: 1500, asToolError: false },
+    { kind: 'quota', what: 'quota', quota: 'calls', retryAfterMs: 1500, asToolError: false },
     429,
     -31429,
     'Quota "calls" is spent; try again in 2 s (error e1)',
     { quota: 'calls', retryAfterMs: 1500, errorId: 'e1' },
+  ],
+  [
+    { kind: 'quota', what: 'budget', quota: 'daily', retryAfterMs: 1500, asToolError: false },
+    429,
+    -31429,
+    'Budget "daily" is spent; try again in 2 s (error e1)',
+    { quota: 'daily', retryAfterMs: 1500, errorId: 'e1' },
   ],
   [
     { kind: 'noCredential', detail: 'canary', retryAfterMs: 0 },

@@ -50,6 +50,7 @@ test('a budget is spent by what calls cost, and the record says it', async (cont
   );
   const { error } = answers[2]!.json;
   assert.deepEqual([error.code, error.data.quota], [-31429, 'daily']);
+  assert.match(error.message, /^Budget "daily" is spent; try again in /);
   assert.equal((await ask('free')).status, 200);
   const lines = (await sidecar.auditLines()).filter(({ tool }) => tool === 'search');
   assert.deepEqual(
@@ -60,6 +61,17 @@ test('a budget is spent by what calls cost, and the record says it', async (cont
       [undefined, 1, undefined, undefined, 'limit'],
     ],
   );
+});
+
+test('a spent budget is told to the model where it says so', async (context) => {
+  const { ask } = await opened(
+    context,
+    `budgets: [ { name: daily, key: [agent], cost: 0.015/day, onLimit: toolError } ], prices: [ { perCall: 0.01 } ]`,
+  );
+  await ask('search');
+  const { status, json } = await ask('search');
+  assert.deepEqual([status, json.result.isError], [200, true]);
+  assert.match(json.result.content[0].text, /^Budget "daily" is spent/);
 });
 
 test('near the wall the answer tells what is left, and the audit is warned once', async (context) => {
@@ -211,5 +223,5 @@ test('a folder of another sidecar is left alone, and one that cannot be written 
 
   said.length = 0;
   assert.equal(await StateFile.open(join(folder, 'quota.json', 'below'), 'quota.json', ports(4)), undefined);
-  assert.match(said.join(), /cannot be written or read \(ENOTDIR\)/);
+  assert.match(said.join(), /cannot be written \(ENOTDIR\)/);
 });

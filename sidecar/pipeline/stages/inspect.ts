@@ -162,7 +162,7 @@ async function relayStream(exchange: Answered, ports: InspectPorts): Promise<Out
         const spent = isEmpty(frame) ? undefined : exchange.spend?.(estimateTokens(streamed));
         if (spent !== undefined && !state.answered) {
           answer.cancel();
-          broken = { kind: 'quota', quota: spent, retryAfterMs: CUT_RETRY_MS, asToolError: false };
+          broken = { kind: 'quota', what: spent.kind, quota: spent.name, retryAfterMs: CUT_RETRY_MS, asToolError: false };
           break reading;
         }
       }

@@ -6,7 +6,7 @@
 import { amountOf, priceOf } from '../../../policies/budget.ts';
 import type { Usage } from '../../../policies/charge.ts';
 import { amountFor, chargesOf } from '../../../policies/charges.ts';
-import type { CompiledPolicy } from '../../../policies/policy.ts';
+import type { CompiledPolicy, CompiledQuota } from '../../../policies/policy.ts';
 import type { Grant, QuotaStore } from '../../quota/store.ts';
 import { estimateTokens, type TokenCounter } from '../../quota/tokens.ts';
 import type { Outcome, Stage } from '../compose.ts';
@@ -33,18 +33,18 @@ export function quota(ports: QuotaPorts): Stage<Permitted, Permitted> {
     const reserved = reserving instanceof Promise ? await reserving : reserving;
     if (!reserved.ok) {
       const { quota: name, retryAfterMs } = reserved.error;
-      if (policy.audit) return next(noteSpent(exchange, name));
-      const spent = policy.quotas.find((one) => one.name === name);
-      const asToolError = message.method === 'tools/call' && spent?.onLimit === 'toolError';
-      return { kind: 'quota', quota: name, retryAfterMs: Math.ceil(retryAfterMs), asToolError };
+      const spent = policy.quotas.find((one) => one.name === name)!;
+      if (policy.audit) return next(noteSpent(exchange, spent));
+      const asToolError = message.method === 'tools/call' && spent.onLimit === 'toolError';
+      return { kind: 'quota', what: spent.kind, quota: name, retryAfterMs: Math.ceil(retryAfterMs), asToolError };
     }
     return settleAfter(exchange, reserved.value, ports, next);
   };
 }
 
 /** Audit mode lets through, and records what enforcing would have done. */
-function noteSpent(exchange: Permitted, name: string): Permitted {
-  const wouldBe = { effect: 'refuse', rule: name, reason: `the quota ${name} is spent` } as const;
+function noteSpent(exchange: Permitted, { kind, name }: CompiledQuota): Permitted {
+  const wouldBe = { effect: 'refuse', rule: name, reason: `the ${kind} ${name} is spent` } as const;
   return Object.assign(exchange, { decision: { effect: 'allow', rule: undefined, wouldBe } as const });
 }
 
@@ -73,7 +73,7 @@ async function settleAfter(
   exchange.quotaUsage = grant.usage;
   exchange.spend = (tokensOut) => {
     const { over } = store.progress(grant, (exchange.tokensIn ?? 0) + tokensOut);
-    return over.find((name) => exchange.policy.quotas.some((one) => one.name === name && one.hard));
+    return over.length === 0 ? undefined : exchange.policy.quotas.find(({ name, hard }) => hard && over.includes(name));
   };
   let isEnded = false;
   try {
