@@ -16,6 +16,7 @@ const CONCURRENT_RETRY_MS = 1000;
 
 /** When something counts: a sliding window, a calendar one, or as long as the call is under way. */
 export interface Window {
+  /** 0 where it does not slide. */
   readonly windowMs: number;
   readonly period: Period | undefined;
 }
@@ -31,7 +32,7 @@ export interface Counter extends Window {
 }
 
 export function createCounter(agent: string | undefined, { windowMs, period }: Window, time: number): Counter {
-  const ring = windowMs > 0 && period === undefined ? new Float64Array(RING) : undefined;
+  const ring = windowMs > 0 ? new Float64Array(RING) : undefined;
   return { agent, windowMs, period, ring, slot: slotAt(time, { windowMs, period }), total: 0 };
 }
 

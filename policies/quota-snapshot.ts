@@ -79,7 +79,7 @@ function isSaved(value: unknown): value is SavedCounter {
 }
 
 function isAmount(value: unknown): value is number {
-  return typeof value === 'number' && Number.isSafeInteger(value) && value >= 0;
+  return Number.isSafeInteger(value) && (value as number) >= 0;
 }
 
 function isWindow(value: unknown): boolean {

@@ -162,6 +162,14 @@ describe('a stream', () => {
     assert.equal(settle(state, reservation, 160, 61_000)[0]!.used, 120);
     assert.equal(reserve(state, [charge!], 61_000).ok, false);
   });
+  it('brings no counter back for what is already paid', () => {
+    const state = createQuotaState(2, 2);
+    const [charge] = chargesFor(document, 'x', 40);
+    const reservation = take(state, [charge!], 0);
+    for (const key of ['b', 'c']) take(state, [{ ...charge!, key, agent: 'other' }], 61_000);
+    assert.equal(settle(state, reservation, 40, 61_000)[0]!.warned, false);
+    assert.equal(state.counters.size, 2);
+  });
 });
 
 describe('warnings', () => {
@@ -310,6 +318,9 @@ describe('a snapshot', () => {
     'another version': { version: 2, clock: 0, counters: [] },
     'no clock': { version: 1, counters: [] },
     'no counters': { version: 1, clock: 0, counters: {} },
+    'a clock before all dates': { version: 1, clock: -1, counters: [] },
+    'a clock after all dates': { version: 1, clock: 8.64e15 + 1, counters: [] },
+    'a clock of letters': { version: 1, clock: '0', counters: [] },
   };
   for (const [name, data] of Object.entries(BROKEN))
     it(`is none: ${name}`, () => assert.equal(restore(data, 0), undefined));
@@ -318,7 +329,14 @@ describe('a snapshot', () => {
     'no object': null,
     'no key': { ...whole, key: 1 },
     'an agent that is none': { ...whole, agent: undefined },
+    'an agent that is a number': { ...whole, agent: 5 },
     'a window that is none': { ...whole, windowMs: -1 },
+    'half a window': { ...whole, windowMs: 0.5 },
+    'a window longer than any': { ...whole, windowMs: 31 * 86_400_000 + 1 },
+    'two windows': { ...whole, period: 'day' },
+    'no grants': { ...whole, grants: undefined },
+    'more grants than slots': { ...whole, grants: Array.from({ length: 62 }, (_, slot) => [slot - 61, 1]) },
+    'half an amount': { ...whole, grants: [[0, 0.5]] },
     'no window at all': { ...whole, windowMs: 0 },
     'another period': { ...whole, period: 'week' },
     'grants that are none': { ...whole, grants: [[0, 'x']] },
@@ -330,6 +348,39 @@ describe('a snapshot', () => {
       const restored = restore({ version: 1, clock: 0, counters: [whole, counter] }, 0)!;
       assert.deepEqual([restored.dropped, restored.state.counters.size], [1, 1]);
     });
+  it('takes whatever can be spent', () => {
+    const counters = [
+      { ...whole, key: 'surplus', agent: null },
+      { ...whole, key: 'long', windowMs: 31 * 86_400_000 },
+      { ...whole, key: 'day', windowMs: 0, period: 'day' },
+      { ...whole, key: 'month', windowMs: 0, period: 'month' },
+      { ...whole, key: 'full', grants: Array.from({ length: 61 }, (_, slot) => [slot - 60, 1]) },
+    ];
+    const restored = restore({ version: 1, clock: 8.64e15, counters }, 0)!;
+    assert.equal(restored.dropped, 0);
+    assert.deepEqual(
+      [...restored.state.brought],
+      [
+        [undefined, 1],
+        ['a', 4],
+      ],
+    );
+  });
+  it('has no counters in which nothing is spent', () => {
+    const state = createQuotaState();
+    settle(
+      state,
+      take(state, chargesFor({ quotas: [{ name: 't', key: ['agent'], tokens: '9/min' }] }, 'x', 5), 0),
+      0,
+      0,
+    );
+    assert.deepEqual([state.counters.size, savedOf(state).counters], [1, []]);
+  });
+  it('is taken as far as there is room', () => {
+    const counters = Array.from({ length: 20_001 }, (_, number) => ({ ...whole, key: `k${number}` }));
+    const restored = restore({ version: 1, clock: 0, counters }, 0)!;
+    assert.deepEqual([restored.state.counters.size, restored.dropped], [20_000, 1]);
+  });
   it('takes a counter once', () => {
     assert.equal(restore({ version: 1, clock: 0, counters: [whole, whole] }, 0)!.dropped, 1);
   });
