@@ -47,4 +47,6 @@ export interface Spent {
   readonly quota: string;
   /** After which this very request would pass if no other came; `Infinity` when its cost alone is more than the limit. */
   readonly retryAfterMs: number;
+  /** It is not spent: where it is kept cannot be reached. */
+  readonly store?: 'away';
 }

@@ -23,6 +23,7 @@ import { showAddress } from './config/quantity.ts';
 import type { Config, McpListener } from './config/schema.ts';
 import { serverBehind, withoutEndpoint } from './config/virtual-endpoint.ts';
 import type { Credential } from './credentials/credential.ts';
+import { createSecret } from './credentials/secret.ts';
 import { createIdentities, type Identities } from './identity/create.ts';
 import { removeStaleSocket } from './identity/socket-file.ts';
 import { type Listener, type ListenTls, openListener } from './listener.ts';
@@ -49,6 +50,9 @@ import { type Breakers, route } from './pipeline/stages/route.ts';
 import { PolicyFiles } from './policy-files.ts';
 import { PolicyReload } from './policy-reload.ts';
 import { anchoredClock, createMemoryStore } from './quota/memory.ts';
+import { createRedisStore } from './quota/redis.ts';
+import { connectRedis } from './quota/redis-connection.ts';
+import { SCRIPTS } from './quota/redis-script.ts';
 import { isProcessAlive, StateFile } from './quota/state-file.ts';
 import type { QuotaStore } from './quota/store.ts';
 import { TokenCounter } from './quota/tokens.ts';
@@ -262,7 +266,7 @@ export async function startSidecar(
   const tracing = createTracing(config, version, metrics, log);
   opened.push(() => tracing?.shutdown(TRACING_GRACE_MS));
 
-  const quotas = createQuotas(loaded, log);
+  const quotas = await createQuotas(loaded, log);
   opened.push(() => quotas.close());
   const admission = new Admission();
   const breakers: Breakers = new Map();
@@ -376,9 +380,18 @@ function createTracing({ telemetry, group }: Config, version: string, metrics: M
   });
 }
 
-function createQuotas({ config }: Loaded, log: Log): QuotaStore {
+async function createQuotas({ config, environment }: Loaded, log: Log): Promise<QuotaStore> {
+  const now = anchoredClock(Date.now, monotonic);
+  const { quotaStore } = config;
+  if (quotaStore !== 'memory') {
+    const { password, redis: url, username, lease, onStoreFailure, timeout: timeoutMs } = quotaStore;
+    const secret = password === undefined ? undefined : createSecret(password, environment);
+    const connection = await connectRedis({ url, username, password: secret, timeoutMs }, SCRIPTS, log.warn);
+    const leaseShare = Number.parseInt(lease ?? '0', 10) / 100;
+    return createRedisStore({ connection, group: config.group, leaseShare, onStoreFailure, timeoutMs, now, log });
+  }
   return createMemoryStore({
-    now: anchoredClock(Date.now, monotonic),
+    now,
     openFile: () =>
       StateFile.open(config.state, 'quota.json', { warn: log.warn, pid: process.pid, isAlive: isProcessAlive }),
     warn: log.warn,

@@ -413,6 +413,37 @@ export function sidecarYaml(folder: string) {
     },
   });
 
+  const quotaStore = z.union(
+    [
+      z.literal('memory'),
+      z.strictObject({
+        redis: z
+          .string()
+          .refine(
+            (text) => /^rediss?:$/.test(URL.parse(text)?.protocol ?? ''),
+            'must be redis://host:6379/0 or rediss://…',
+          )
+          .refine((text) => {
+            const url = URL.parse(text);
+            return url === null || (url.username === '' && url.password === '');
+          }, 'must not carry a user name or password: use username and password'),
+        username: z.string().min(1).max(256).optional(),
+        password: secret.optional(),
+        lease: z
+          .string()
+          .regex(/^(?:[1-9]|[1-4]\d|50)%$/, 'must be a share of each limit from 1% to 50%, for example 5%')
+          .optional()
+          .describe('Share of each limit that is taken at once and spent here. Absent: Redis is asked for every call.'),
+        onStoreFailure: z
+          .enum(['refuse', 'local'])
+          .default('refuse')
+          .describe('While Redis is away: refuse calls under a quota, or let each sidecar count by itself.'),
+        timeout: duration('10ms', '10s', '250ms', 'How long Redis may take to answer.'),
+      }),
+    ],
+    { error: () => 'must be memory or { redis: redis://… }' },
+  );
+
   return z.strictObject({
     group: z
       .string()
@@ -552,12 +583,7 @@ export function sidecarYaml(folder: string) {
         grace: duration('0s', '1h', '20s', 'How long requests under way may take to finish after SIGTERM.'),
       })
       .prefault({}),
-    quotaStore: z
-      .literal('memory', {
-        error: ({ input }) =>
-          Object.hasOwn(Object(input), 'redis') ? 'redis is not supported yet: must be memory' : 'must be memory',
-      })
-      .default('memory'),
+    quotaStore: quotaStore.default('memory').describe('Where spent quota is kept: here, or in Redis for all replicas.'),
     state: path
       .prefault('./.mcp-sidecar')
       .describe('A folder for what survives a restart. Made when there is something to keep. Default ./.mcp-sidecar.'),

@@ -33,6 +33,8 @@ export type Reason =
       readonly quota: string;
       readonly retryAfterMs: number;
       readonly asToolError: boolean;
+      /** It is not spent: where it is kept cannot be reached. */
+      readonly isStoreAway?: boolean;
     }
   | { readonly kind: 'noCredential'; readonly detail: string; readonly retryAfterMs: number }
   /** The server said 401 to our credential. `route` turns it into another try, or into `noCredential`. */
@@ -120,7 +122,8 @@ function wireOf(reason: Reason, { errorId, era }: WireContext): Wire {
     case 'quota': {
       const data = { quota: reason.quota, retryAfterMs: reason.retryAfterMs, errorId };
       const what = reason.what === 'budget' ? 'Budget' : 'Quota';
-      const text = `${what} "${reason.quota}" is spent; ${whenAgain(reason.retryAfterMs)} (error ${errorId})`;
+      const state = reason.isStoreAway ? 'cannot be counted now' : 'is spent';
+      const text = `${what} "${reason.quota}" ${state}; ${whenAgain(reason.retryAfterMs)} (error ${errorId})`;
       if (reason.asToolError) return { ...refusal(200, -31429, text, data), asToolError: true };
       return refusal(429, -31429, text, data, retryAfter(reason.retryAfterMs));
     }
@@ -269,6 +272,8 @@ export function describeReason(reason: Reason): string {
     case 'malformed':
       return `malformed: ${JSON.stringify(reason.reason)}`;
     case 'quota':
+      if (reason.isStoreAway)
+        return `${reason.what}: the store of ${reason.quota} is away (quotaStore.onStoreFailure: refuse)`;
       return `${reason.what}: ${reason.quota} is spent for ${Math.ceil(reason.retryAfterMs)} ms`;
     case 'upstreamTimeout':
       return `upstreamTimeout: ${reason.phase} after ${reason.afterMs} ms`;

@@ -32,11 +32,18 @@ export function quota(ports: QuotaPorts): Stage<Permitted, Permitted> {
     const reserving = ports.store.reserve(charges);
     const reserved = reserving instanceof Promise ? await reserving : reserving;
     if (!reserved.ok) {
-      const { quota: name, retryAfterMs } = reserved.error;
+      const { quota: name, retryAfterMs, store } = reserved.error;
       const spent = policy.quotas.find((one) => one.name === name)!;
       if (policy.audit) return next(noteSpent(exchange, spent));
       const asToolError = message.method === 'tools/call' && spent.onLimit === 'toolError';
-      return { kind: 'quota', what: spent.kind, quota: name, retryAfterMs: Math.ceil(retryAfterMs), asToolError };
+      return {
+        kind: 'quota',
+        what: spent.kind,
+        quota: name,
+        retryAfterMs: Math.ceil(retryAfterMs),
+        asToolError,
+        isStoreAway: store === 'away',
+      };
     }
     return settleAfter(exchange, reserved.value, ports, next);
   };
