@@ -112,12 +112,13 @@ function judge(document: YamlDocument, folder: string): Judged {
 }
 
 function findUsable(schema: ReturnType<typeof sidecarYaml>, value: unknown): Usable {
-  const { listen, identify, servers, policy } = Object(value) as Record<string, unknown>;
+  const { listen, identify, servers, quotaStore, policy } = Object(value) as Record<string, unknown>;
   const parseListen = schema.pick({ listen: true }).safeParse({ listen });
   const parsePolicy = schema.pick({ policy: true }).safeParse({ policy });
   const entries = Array.isArray(identify) ? identify : [];
   const named = typeof servers === 'object' && servers !== null ? Object.entries(servers) : [];
   return {
+    quotaStore: schema.pick({ quotaStore: true }).safeParse({ quotaStore }).data?.quotaStore,
     listen: parseListen.data?.listen,
     identify: entries.map((one) => schema.pick({ identify: true }).safeParse({ identify: [one] }).data?.identify[0]),
     servers: Object.assign(
@@ -192,6 +193,7 @@ async function findMissing(usable: Usable, environment: Environment): Promise<Do
   };
   walk(usable.identify, ['identify']);
   walk(usable.servers, ['servers']);
+  walk(usable.quotaStore, ['quotaStore']);
 
   for (const [name, server] of Object.entries(usable.servers)) {
     if (server.kind === 'stdio') check(['servers', name, 'cwd'], faultOfFolder(server.cwd));

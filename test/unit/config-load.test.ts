@@ -276,9 +276,19 @@ const BAD: [what: string, text: string, ...problems: string[]][] = [
     'sidecar.yaml:3:36  identify[0].agents.root: is not a user id (a number)',
   ],
   [
-    'a quota store of the future',
+    'a quota store that is none',
     `${WHOLE}quotaStore: { redis: x }\n`,
-    'sidecar.yaml:3:13  quotaStore: redis is not supported yet: must be memory',
+    'sidecar.yaml:3:22  quotaStore.redis: must be redis://host:6379/0 or rediss://…',
+  ],
+  [
+    'a password in the address of the quota store',
+    `${WHOLE}quotaStore: { redis: "redis://me:secret@redis:6379/0" }\n`,
+    'sidecar.yaml:3:22  quotaStore.redis: must not carry a user name or password: use username and password',
+  ],
+  [
+    'a password of the quota store that is not there',
+    `${WHOLE}quotaStore: { redis: "redis://redis:6379/0", password: { file: absent } }\n`,
+    'sidecar.yaml:3:64  quotaStore.password.file: this file does not exist',
   ],
   ['a policy by URL, unsigned', `policy: https://x.example/p\n${SERVER}`, `sidecar.yaml:1:9  policy: ${UNSIGNED}`],
   [
