@@ -35,7 +35,7 @@ export function redactArguments(
 ): { readonly value: unknown; readonly redacted: boolean } {
   if (args === undefined) return { value: args, redacted: false };
   const pointers = policy.redactions.filter((one) => concerns(one, server, tool)).flatMap((one) => one.pointers);
-  const value = redactValue(args, pointers);
+  const value = redactAt(args, Places.of(pointers), 0);
   return { value, redacted: value !== args };
 }
 
@@ -58,26 +58,61 @@ function concerns(redaction: Redaction, server: string, tool: string | undefined
   return tool === undefined || (redaction.tools?.some((matches) => matches(tool)) ?? true);
 }
 
-/** The same value when no pointer leads to anything in it. */
-export function redactValue(value: unknown, pointers: readonly Pointer[]): unknown {
-  return pointers.length === 0 ? value : redactAt(value, pointers, 0);
-}
+/**
+ * What is left of pointers some steps further down. Steps are remembered, and each way on is kept once: rows of a table
+ * take the same steps, and several `**` in a pointer would else be ways without end.
+ */
+export class Places {
+  /** One of the pointers ends here. */
+  readonly isHere: boolean;
+  /** None leads on from here, or ends here. */
+  readonly isEmpty: boolean;
+  readonly #pointers: readonly Pointer[];
+  readonly #named: ReadonlySet<string>;
+  readonly #namesIndex: boolean;
+  readonly #steps = new Map<string, Places>();
+  /** Where every key leads that no pointer names. */
+  #other: Places | undefined;
 
-/** What is left of each pointer one step further down, at `key`. */
-export function stepInto(pointers: readonly Pointer[], key: string): readonly Pointer[] {
-  const left: Pointer[] = [];
-  for (const pointer of pointers)
-    for (const one of waysOn(pointer)) {
-      const [segment] = one;
-      if (segment === '**') left.push(one);
-      else if (segment === key || segment === '*') left.push(one.slice(1));
+  private constructor(pointers: readonly Pointer[]) {
+    this.#pointers = pointers;
+    this.#named = new Set(pointers.map(([segment]) => segment).filter((one) => one !== undefined));
+    this.#namesIndex = [...this.#named].some((name) => /^\d+$/.test(name));
+    this.isHere = pointers.some((pointer) => pointer.length === 0);
+    this.isEmpty = pointers.length === 0;
+  }
+
+  static of(pointers: readonly Pointer[]): Places {
+    return new Places(distinct(pointers.flatMap((pointer) => [...waysOn(pointer)])));
+  }
+
+  into(key: string): Places {
+    if (!this.#named.has(key)) return this.#intoOther();
+    let step = this.#steps.get(key);
+    if (step === undefined) {
+      step = Places.of(this.#after(key));
+      this.#steps.set(key, step);
     }
-  return left;
-}
+    return step;
+  }
 
-/** Whether one of the pointers ends here. */
-export function endsHere(pointers: readonly Pointer[]): boolean {
-  return pointers.some((pointer) => pointer.every((segment) => segment === '**'));
+  intoElement(index: number): Places {
+    return this.#namesIndex ? this.into(String(index)) : this.#intoOther();
+  }
+
+  #intoOther(): Places {
+    if (this.isEmpty) return this;
+    this.#other ??= Places.of(this.#after(undefined));
+    return this.#other;
+  }
+
+  #after(key: string | undefined): Pointer[] {
+    return this.#pointers.flatMap((pointer) => {
+      const [segment] = pointer;
+      if (segment === '**') return [pointer];
+      return segment === '*' || (segment !== undefined && segment === key) ? [pointer.slice(1)] : [];
+    });
+  }
 }
 
 /** The pointer, and what it is when each `**` that it begins with stands for nothing. */
@@ -86,18 +121,22 @@ function* waysOn(pointer: Pointer): Generator<Pointer> {
   for (let skipped = 1; pointer[skipped - 1] === '**'; skipped++) yield pointer.slice(skipped);
 }
 
+function distinct(pointers: readonly Pointer[]): readonly Pointer[] {
+  return [...new Map(pointers.map((pointer) => [JSON.stringify(pointer), pointer])).values()];
+}
+
 /** Deeper values are redacted as a whole: nobody writes them, and a walk must end. */
 export const REDACTION_DEPTH_MAX = 64;
 
-function redactAt(value: unknown, pointers: readonly Pointer[], depth: number): unknown {
-  if (pointers.length === 0) return value;
-  if (endsHere(pointers)) return REDACTED;
+function redactAt(value: unknown, places: Places, depth: number): unknown {
+  if (places.isEmpty) return value;
+  if (places.isHere) return REDACTED;
   if (typeof value !== 'object' || value === null) return value;
   if (depth === REDACTION_DEPTH_MAX) return REDACTED;
   const changed = new Map<string, unknown>();
   for (const key of Object.keys(value)) {
     const before = (value as Readonly<Record<string, unknown>>)[key];
-    const after = redactAt(before, stepInto(pointers, key), depth + 1);
+    const after = redactAt(before, places.into(key), depth + 1);
     if (after !== before) changed.set(key, after);
   }
   if (changed.size === 0) return value;

@@ -2,10 +2,11 @@
  * Takes values out of the result of a tool call, by the bytes: everything else stays as its server wrote it. Pure.
  *
  * A server that gives `structuredContent` gives it once more as JSON text in `content` (2025-06-18, tools, structured
- * content): there the same values are taken out. Text that is no JSON is not searched.
+ * content): there, and in the text of a resource that it embeds, the same values are taken out. Text that is no JSON
+ * is not searched. Linear in the bytes; values nested deeper than is looked at go as a whole.
  */
 import type { Pointer } from '../../policies/policy.ts';
-import { endsHere, REDACTED, REDACTION_DEPTH_MAX, redactValue, stepInto } from '../../policies/redact.ts';
+import { Places, REDACTED, REDACTION_DEPTH_MAX } from '../../policies/redact.ts';
 import {
   applyEdits,
   type Edit,
@@ -15,83 +16,110 @@ import {
   OPEN_BRACKET,
   QUOTE,
   skipSpace,
+  skipValue,
+  walkElements,
+  walkMembers,
 } from '../protocol/json-bytes.ts';
 import type { ByteRange } from '../protocol/message.ts';
 
 const REDACTED_JSON = JSON.stringify(REDACTED);
-const STRUCTURED = 'structuredContent';
+
+/** Where a message has the result of a tool call: in its own answer, in that of a task, in the notice of one. */
+export type ResultPlace = 'result' | 'taskResult' | 'noticeResult';
+
+const PATHS: Readonly<Record<ResultPlace, Pointer>> = {
+  result: ['result'],
+  taskResult: ['result', 'result'],
+  noticeResult: ['params', 'result'],
+};
 
 /**
  * @param bytes One JSON-RPC message that `JSON.parse` accepts.
- * @param pointers Into its `result`.
+ * @param pointers Into the result.
  */
-export function redactResult(bytes: Buffer, pointers: readonly Pointer[]): Buffer {
+export function redactResult(bytes: Buffer, pointers: readonly Pointer[], place: ResultPlace = 'result'): Buffer {
   if (pointers.length === 0) return bytes;
-  const root = skipSpace(bytes, 0);
-  if (bytes[root] !== OPEN_BRACE) return bytes;
-  const edits: Edit[] = [];
-  eachMember(bytes, root, (key, value) => {
-    if (key === 'result') collect(bytes, value, pointers, 0, edits);
+  const places = Places.of(pointers);
+  const edits = rangesAt(bytes, skipSpace(bytes, 0), PATHS[place]).flatMap((result) => {
+    const own: Edit[] = [];
+    collect(bytes, result.start, places, 0, own);
+    return withMirrors(bytes, result, places.into('structuredContent'), own);
   });
-  const mirrored = mirrorEdits(bytes, root, pointers, edits);
-  const all = [...edits, ...mirrored].sort((one, other) => one.start - other.start);
-  return all.length === 0 ? bytes : applyEdits(bytes, all);
+  return edits.length === 0 ? bytes : applyEdits(bytes, edits);
 }
 
-function collect(bytes: Buffer, range: ByteRange, pointers: readonly Pointer[], depth: number, edits: Edit[]): void {
-  if (pointers.length === 0) return;
-  const opening = bytes[range.start];
+/** All that stand there: a server may repeat a key, and who reads it may take the first. */
+function rangesAt(bytes: Buffer, start: number, [key, ...rest]: Pointer): readonly ByteRange[] {
+  const found: ByteRange[] = [];
+  if (bytes[start] !== OPEN_BRACE) return found;
+  eachMember(bytes, start, (name, value) => {
+    if (name !== key) return;
+    if (rest.length === 0) found.push(value);
+    else found.push(...rangesAt(bytes, value.start, rest));
+  });
+  return found;
+}
+
+/** @returns just behind the value. */
+function collect(bytes: Buffer, start: number, places: Places, depth: number, edits: Edit[]): number {
+  const opening = bytes[start];
   const isContainer = opening === OPEN_BRACE || opening === OPEN_BRACKET;
-  if (endsHere(pointers) || (isContainer && depth === REDACTION_DEPTH_MAX)) {
-    edits.push({ ...range, text: REDACTED_JSON });
-    return;
+  if (places.isEmpty) return skipValue(bytes, start);
+  if (places.isHere || (isContainer && depth === REDACTION_DEPTH_MAX)) {
+    const end = skipValue(bytes, start);
+    edits.push({ start, end, text: REDACTED_JSON });
+    return end;
   }
   if (opening === OPEN_BRACE)
-    eachMember(bytes, range.start, (key, value) => collect(bytes, value, stepInto(pointers, key), depth + 1, edits));
-  else if (opening === OPEN_BRACKET)
-    for (const [index, element] of elementsOf(bytes, range.start).entries())
-      collect(bytes, element, stepInto(pointers, String(index)), depth + 1, edits);
+    return walkMembers(bytes, start, (key, at) => collect(bytes, at, places.into(key), depth + 1, edits));
+  if (opening === OPEN_BRACKET)
+    return walkElements(bytes, start, (index, at) => collect(bytes, at, places.intoElement(index), depth + 1, edits));
+  return skipValue(bytes, start);
 }
 
-/** The texts of `result.content` that are JSON, with what the pointers say of the structured content taken out. */
-function mirrorEdits(bytes: Buffer, root: number, pointers: readonly Pointer[], done: readonly Edit[]): Edit[] {
-  const mirrored = [...stepInto(pointers, STRUCTURED), ...pointers.filter(([first]) => first === '**')];
-  if (mirrored.length === 0) return [];
-  const edits: Edit[] = [];
-  for (const range of textsOf(bytes, root)) {
-    if (done.some(({ start, end }) => start <= range.start && range.end <= end)) continue;
-    const text = JSON.parse(bytes.toString('utf8', range.start, range.end)) as string;
-    const after = redactText(text, mirrored);
-    if (after !== text) edits.push({ ...range, text: JSON.stringify(after) });
+/** With what is taken out of the texts of `content`, in order. Text that is taken out itself is not looked into. */
+function withMirrors(bytes: Buffer, result: ByteRange, mirrored: Places, edits: readonly Edit[]): readonly Edit[] {
+  if (mirrored.isEmpty) return edits;
+  const all: Edit[] = [];
+  let next = 0;
+  for (const range of textsOf(bytes, result)) {
+    while (next < edits.length && edits[next]!.start <= range.start) all.push(edits[next++]!);
+    if ((all.at(-1)?.end ?? 0) > range.start) continue;
+    const text = redactText(JSON.parse(bytes.toString('utf8', range.start, range.end)), mirrored);
+    if (text !== undefined) all.push({ ...range, text: JSON.stringify(text) });
   }
-  return edits;
+  return [...all, ...edits.slice(next)];
 }
 
-function redactText(text: string, pointers: readonly Pointer[]): string {
-  if (!/^\s*[{[]/.test(text)) return text;
-  let value: unknown;
+/** `undefined`: there is nothing to take out. */
+function redactText(text: string, places: Places): string | undefined {
+  if (!/^\s*[{[]/.test(text)) return undefined;
   try {
-    value = JSON.parse(text);
+    JSON.parse(text);
   } catch {
-    return text;
+    return undefined;
   }
-  const after = redactValue(value, pointers);
-  return after === value ? text : JSON.stringify(after);
+  const bytes = Buffer.from(text);
+  const edits: Edit[] = [];
+  collect(bytes, skipSpace(bytes, 0), places, 0, edits);
+  return edits.length === 0 ? undefined : applyEdits(bytes, edits).toString();
 }
 
-/** Where the texts of the content items stand, quotes included. */
-function textsOf(bytes: Buffer, root: number): ByteRange[] {
+/** Where the texts of the content items stand, in order, quotes included. */
+function textsOf(bytes: Buffer, result: ByteRange): ByteRange[] {
   const texts: ByteRange[] = [];
-  eachMember(bytes, root, (name, result) => {
-    if (name !== 'result' || bytes[result.start] !== OPEN_BRACE) return;
-    eachMember(bytes, result.start, (key, content) => {
-      if (key !== 'content' || bytes[content.start] !== OPEN_BRACKET) return;
-      for (const item of elementsOf(bytes, content.start))
-        if (bytes[item.start] === OPEN_BRACE)
-          eachMember(bytes, item.start, (field, value) => {
-            if (field === 'text' && bytes[value.start] === QUOTE) texts.push(value);
-          });
-    });
+  const noteText = (field: string, value: ByteRange) => {
+    if (field === 'text' && bytes[value.start] === QUOTE) texts.push(value);
+    if (field === 'resource' && bytes[value.start] === OPEN_BRACE)
+      eachMember(bytes, value.start, (inner, text) => {
+        if (inner === 'text' && bytes[text.start] === QUOTE) texts.push(text);
+      });
+  };
+  if (bytes[result.start] !== OPEN_BRACE) return texts;
+  eachMember(bytes, result.start, (key, content) => {
+    if (key !== 'content' || bytes[content.start] !== OPEN_BRACKET) return;
+    for (const item of elementsOf(bytes, content.start))
+      if (bytes[item.start] === OPEN_BRACE) eachMember(bytes, item.start, noteText);
   });
   return texts;
 }

@@ -62,7 +62,7 @@ export function setMember(bytes: Buffer, pointer: Pointer, json: string): Result
   return ok(Buffer.from(json));
 }
 
-/** The value that `pointer` leads to. */
+/** Where the value stands that `pointer` leads to. */
 function walk(bytes: Buffer, pointer: Pointer): ByteRange | undefined {
   let range: ByteRange | undefined = { start: skipSpace(bytes, 0), end: bytes.length };
   for (const segment of pointer) {

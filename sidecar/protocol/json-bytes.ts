@@ -86,29 +86,49 @@ export function skipValue(bytes: Buffer, index: number): number {
 
 /** Calls `visit` with each member of the object that opens at `index`: its decoded key and the range of its value. */
 export function eachMember(bytes: Buffer, index: number, visit: (key: string, value: ByteRange) => void): void {
-  let at = skipSpace(bytes, index + 1);
-  while (bytes[at] === QUOTE) {
-    const keyEnd = skipString(bytes, at);
-    const key = JSON.parse(bytes.toString('utf8', at, keyEnd)) as string;
-    const start = skipSpace(bytes, skipSpace(bytes, keyEnd) + 1);
+  walkMembers(bytes, index, (key, start) => {
     const end = skipValue(bytes, start);
     visit(key, { start, end });
-    at = skipSpace(bytes, end);
-    if (bytes[at] === COMMA) at = skipSpace(bytes, at + 1);
-  }
+    return end;
+  });
 }
 
 /** The ranges of the elements of the array that opens at `index`. */
 export function elementsOf(bytes: Buffer, index: number): ByteRange[] {
   const elements: ByteRange[] = [];
+  walkElements(bytes, index, (_, start) => {
+    const end = skipValue(bytes, start);
+    elements.push({ start, end });
+    return end;
+  });
+  return elements;
+}
+
+/**
+ * {@link eachMember} for those who look into the values, so that no byte is looked at twice.
+ *
+ * @param pass Gets a decoded key and where its value starts, and answers where that ends.
+ * @returns just behind the object.
+ */
+export function walkMembers(bytes: Buffer, index: number, pass: (key: string, start: number) => number): number {
   let at = skipSpace(bytes, index + 1);
-  while (at < bytes.length && bytes[at] !== CLOSE_BRACKET) {
-    const end = skipValue(bytes, at);
-    elements.push({ start: at, end });
-    at = skipSpace(bytes, end);
+  while (bytes[at] === QUOTE) {
+    const keyEnd = skipString(bytes, at);
+    const key = JSON.parse(bytes.toString('utf8', at, keyEnd)) as string;
+    at = skipSpace(bytes, pass(key, skipSpace(bytes, skipSpace(bytes, keyEnd) + 1)));
     if (bytes[at] === COMMA) at = skipSpace(bytes, at + 1);
   }
-  return elements;
+  return at + 1;
+}
+
+/** The same for the array that opens at `index`. */
+export function walkElements(bytes: Buffer, index: number, pass: (position: number, start: number) => number): number {
+  let at = skipSpace(bytes, index + 1);
+  for (let position = 0; at < bytes.length && bytes[at] !== CLOSE_BRACKET; position++) {
+    at = skipSpace(bytes, pass(position, at));
+    if (bytes[at] === COMMA) at = skipSpace(bytes, at + 1);
+  }
+  return at + 1;
 }
 
 /** Puts `text` in the place of the bytes from `start` to `end`. */

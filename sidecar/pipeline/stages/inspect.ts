@@ -162,7 +162,13 @@ async function relayStream(exchange: Answered, ports: InspectPorts): Promise<Out
         const spent = isEmpty(frame) ? undefined : exchange.spend?.(estimateTokens(streamed));
         if (spent !== undefined && !state.answered) {
           answer.cancel();
-          broken = { kind: 'quota', what: spent.kind, quota: spent.name, retryAfterMs: CUT_RETRY_MS, asToolError: false };
+          broken = {
+            kind: 'quota',
+            what: spent.kind,
+            quota: spent.name,
+            retryAfterMs: CUT_RETRY_MS,
+            asToolError: false,
+          };
           break reading;
         }
       }
@@ -299,7 +305,8 @@ function inspectMessage(exchange: Answered, ports: InspectPorts, read: JsonObjec
   if (typeof method === 'string') {
     if (method.endsWith('/list_changed') || method === 'notifications/resources/updated') ports.changed(server);
     if (method === 'notifications/tools/list_changed') ports.catalog.changed(server);
-    return bytes;
+    if (method !== 'notifications/tasks') return bytes;
+    return redactResult(bytes, resultPointersFor(exchange.policy, server, undefined), 'noticeResult');
   }
   const result = read.result;
   const isOwnAnswer = exchange.message?.id !== undefined && read.id === exchange.message.id;
@@ -312,16 +319,20 @@ function inspectMessage(exchange: Answered, ports: InspectPorts, read: JsonObjec
   const filtered = mayBeList ? filterLists(bytes, learning(exchange.permit.filter, server, ports, names)) : bytes;
   if (names !== undefined) ports.pins.listed(server, names);
   // On a stream that is taken up again, the answer to a call of which nothing is known here.
-  if (!isOwnAnswer) return redactResult(filtered, resultPointersFor(exchange.policy, server, undefined));
-  const redacted = redactResult(filtered, redactedPointers(exchange));
+  const pointers = isOwnAnswer ? redactedPointers(exchange) : resultPointersFor(exchange.policy, server, undefined);
+  const isCall = isOwnAnswer && exchange.message?.method === 'tools/call';
+  const inTask = isCall ? filtered : redactResult(filtered, pointers, 'taskResult');
+  const redacted = redactResult(inTask, pointers);
+  if (!isOwnAnswer) return redacted;
   exchange.keepAnswer?.(redacted);
   return tellShares(exchange, redacted);
 }
 
 /** Where policy wants the result of this call redacted. */
 function redactedPointers({ message, policy, route }: Answered): readonly Pointer[] {
-  if (message?.method !== 'tools/call') return [];
-  return resultPointersFor(policy, route.server, String(message.params?.name));
+  if (message?.method === 'tools/call') return resultPointersFor(policy, route.server, String(message.params?.name));
+  // A task may be that of any tool.
+  return message?.method.startsWith('tasks/') ? resultPointersFor(policy, route.server, undefined) : [];
 }
 
 const QUOTA_META = 'mcp-sidecar.io/quota';
