@@ -90,6 +90,7 @@ interface Usable {
   readonly servers: Config['servers'];
   readonly policy: Config['policy'] | undefined;
   readonly delivery: Delivery | undefined;
+  readonly quotaStore: Config['quotaStore'] | undefined;
 }
 
 /** What a policy by URL needs beside the URL. */
