@@ -7,7 +7,7 @@
  */
 import type { Decision, Refused } from './decision.ts';
 import { type Explanation, explain } from './explain.ts';
-import type { Question } from './judge.ts';
+import { changedBody, type Question } from './judge.ts';
 import type { CompiledPolicy } from './policy.ts';
 import { redactArguments } from './redact.ts';
 import { policyAt } from './virtual.ts';
@@ -55,7 +55,9 @@ export function runCase(whole: CompiledPolicy, { name, virtual, question, expect
   const explanation = explain(policy, question);
   const { decision, charges } = explanation;
   const wouldBe = wouldBeOf(decision);
-  const params = question.body.params as { readonly name?: unknown; readonly arguments?: unknown } | undefined;
+  const changed = changedBody(policy, question);
+  const { params: judged } = changed.ok ? changed.value : question.body;
+  const params = judged as { readonly name?: unknown; readonly arguments?: unknown } | undefined;
   const got: Readonly<Record<keyof Expectation, () => unknown>> = {
     verdict: () => decision.effect,
     rule: () => (wouldBe ?? decision).rule ?? 'none',

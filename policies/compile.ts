@@ -3,6 +3,7 @@
  *
  * All problems are reported at once, each with its path in the document. A policy with a problem compiles to nothing.
  */
+import { areConflicting } from './arguments.ts';
 import { compileCondition } from './cel.ts';
 import { compileBudget, compiled, compilePrice, compileQuota } from './compile-quota.ts';
 import { compileGlob } from './glob.ts';
@@ -29,6 +30,7 @@ export function compilePolicy(
 ): Result<CompiledPolicy, PolicyProblem[]> {
   const parsed = policySchema.safeParse(document);
   const problems = [...(parsed.success ? [] : parsed.error.issues.flatMap(problemsOf)), ...nameProblems(document)];
+  if (parsed.success) problems.push(...constantProblems(parsed.data));
   if (!parsed.success || problems.length > 0) return err(problems);
 
   const policy = parsed.data;
@@ -116,6 +118,28 @@ function compileSelector({
   methods = [],
 }: Selector): CompiledSelector {
   return { server, tool: tools, prompt: prompts, resource: withNormalForms(resources), method: methods };
+}
+
+/** Constants for one place that would always refuse; those that only meet at some tool are told when they do. */
+function constantProblems({ arguments: entries }: PolicyDocument): PolicyProblem[] {
+  const problems: PolicyProblem[] = [];
+  const constants = entries.map(({ set }) =>
+    Object.entries(set ?? {}).map(([text, value]) => ({ text, pointer: compiled(parsePointer(text)), value })),
+  );
+  for (const [index, entry] of entries.entries())
+    for (const [otherIndex, other] of entries.slice(0, index + 1).entries()) {
+      const isSameEntry = otherIndex === index;
+      if (!isSameEntry && !(entry.server === other.server && entry.tools.some((glob) => other.tools.includes(glob))))
+        continue;
+      for (const [position, one] of constants[index]!.entries()) {
+        const against = isSameEntry ? constants[index]!.slice(0, position) : constants[otherIndex]!;
+        const conflict = against.find((two) => areConflicting(one, two));
+        if (conflict === undefined) continue;
+        const message = `cannot be set beside ${conflict.text} of ${isSameEntry ? 'the same entry' : other.name}`;
+        problems.push({ path: ['arguments', index, 'set', one.text], message });
+      }
+    }
+  return problems;
 }
 
 type Issue = NonNullable<ReturnType<typeof policySchema.safeParse>['error']>['issues'][number];

@@ -4,10 +4,12 @@
  * A message can name several things (a URI that can be written in two ways, several subscriptions): each has to be
  * allowed, and the first that is not decides. One that is malformed goes nowhere, which is a refusal too.
  */
+import { argumentPlanFor, type ArgumentProblem, changeArguments } from './arguments.ts';
 import { decide } from './decide.ts';
 import type { Call, Decision, Subject, Target } from './decision.ts';
 import { type AnnotationsOf, targetsOf } from './methods.ts';
 import type { CompiledPolicy } from './policy.ts';
+import { ok, type Result } from './result.ts';
 
 export interface Question {
   readonly subject: Subject;
@@ -29,7 +31,9 @@ export interface Judgement {
 }
 
 export function judge(policy: CompiledPolicy, question: Question): Judgement {
-  const { subject, server, body, sessionId, now, annotationsOf } = question;
+  const { subject, server, sessionId, now, annotationsOf } = question;
+  const changed = changedBody(policy, question);
+  const body = changed.ok ? changed.value : question.body;
   const method = typeof body.method === 'string' ? body.method : '';
   const params = objectOr(body.params);
   const call: Call = { method, args: argumentsOf(params), body, sessionId, now };
@@ -43,7 +47,26 @@ export function judge(policy: CompiledPolicy, question: Question): Judgement {
     };
     return { decision, call, targets: [] };
   }
-  return { ...decideAll(policy, subject, named.value, call), call };
+  const judged = decideAll(policy, subject, named.value, call);
+  // What is hidden stays so, whatever could not be done to its arguments.
+  if (changed.ok || judged.decision.effect === 'hide') return { ...judged, call };
+  const { rule, detail } = changed.error;
+  return { decision: { effect: 'refuse', rule, reason: detail }, call, targets: judged.targets };
+}
+
+/** The message as it is judged: with what policy makes of its arguments. Their schema is the server's, and not known here. */
+export function changedBody(
+  policy: CompiledPolicy,
+  { server, body }: Pick<Question, 'server' | 'body'>,
+): Result<Question['body'], ArgumentProblem> {
+  const params = objectOr(body.params);
+  if (body.method !== 'tools/call' || typeof params?.name !== 'string') return ok(body);
+  const plan = argumentPlanFor(policy, server, params.name);
+  if (!plan.ok) return plan;
+  if (plan.value === undefined) return ok(body);
+  const args = changeArguments(params.arguments, plan.value);
+  if (!args.ok) return args;
+  return ok(args.value === params.arguments ? body : { ...body, params: { ...params, arguments: args.value } });
 }
 
 /** Each target has to be allowed. The first that is not decides; in audit mode, the first that would not be. */

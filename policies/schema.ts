@@ -148,20 +148,34 @@ const redaction = z
   })
   .refine(({ arguments: args, result }) => args ?? result, { message: 'needs arguments or result' });
 
-const place = z.string().superRefine(
-  report((text) => {
-    const parsed = parsePointer(text);
-    if (!parsed.ok) return parsed.error;
-    if (parsed.value.length === 0 || parsed.value.includes('*') || parsed.value.includes('**'))
-      return 'must name one place, for example /options/limit';
-    return undefined;
-  }),
-);
+const place = z
+  .string()
+  .max(1024)
+  .superRefine(
+    report((text) => {
+      const parsed = parsePointer(text);
+      if (!parsed.ok) return parsed.error;
+      if (parsed.value.length === 0 || parsed.value.includes('*') || parsed.value.includes('**'))
+        return 'must name one place, for example /options/limit';
+      return undefined;
+    }),
+  );
 
 /** Constants of policy, as JSON has them. */
 const constant: z.ZodType<unknown> = z
   .unknown()
-  .refine((value) => (JSON.stringify(value) ?? '').length <= 16_384, 'must be JSON of at most 16384 characters');
+  .refine((value) => (JSON.stringify(value) ?? '').length <= 16_384, {
+    message: 'must be JSON of at most 16384 characters',
+    abort: true,
+  })
+  .refine(hasExactNumbers, 'has a number that JSON cannot carry exactly; write it as text, if the tool takes that');
+
+/** Else the server would get another number than is written. */
+function hasExactNumbers(value: unknown): boolean {
+  if (typeof value === 'number')
+    return Number.isFinite(value) && (!Number.isInteger(value) || Number.isSafeInteger(value));
+  return typeof value !== 'object' || value === null || Object.values(value).every(hasExactNumbers);
+}
 
 const argumentRule = z
   .strictObject({
@@ -176,6 +190,7 @@ const argumentRule = z
       .describe('Places in the arguments whose members the server never gets.'),
     set: z
       .record(place, constant)
+      .refine((set) => Object.keys(set).length <= 100, 'must not have more than 100 places')
       .optional()
       .describe('Constants by their place in the arguments, whatever the agent wrote there.'),
     validate: z.literal(true).optional().describe('Enforce the tool’s own input schema.'),

@@ -124,6 +124,8 @@ export class Exchange {
   isBatch = false;
   /** Policy has changed the arguments: `message` is what was made of it. */
   argumentsChanged = false;
+  /** All the `Mcp-Param-*` that go with the changed arguments, in place of the agent's. Set by `authorize`, 2026-07-28 only. */
+  paramHeaders: Readonly<Record<string, string>> | undefined = undefined;
 
   constructor(request: IncomingMessage, reply: Reply, startedAt: number, started: number) {
     this.request = request;

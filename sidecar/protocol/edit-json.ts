@@ -4,7 +4,6 @@
  *
  * Every function takes JSON that `JSON.parse` accepts, without repeated keys, as `parseBody` guarantees of a body.
  */
-import { err, ok, type Result } from '../../policies/result.ts';
 import {
   applyEdits,
   CLOSE_BRACE,
@@ -38,40 +37,40 @@ export function removeMember(bytes: Buffer, pointer: Pointer): Buffer {
 /**
  * The text with the constant at `pointer`; objects on the way are made where they are not there.
  *
+ * @param pointer For which there is a place, as policies/arguments.ts says.
  * @param json JSON text.
- * @returns an error when the way leads through something that is no object, and no array that has the element.
  */
-export function setMember(bytes: Buffer, pointer: Pointer, json: string): Result<Buffer, string> {
+export function setMember(bytes: Buffer, pointer: Pointer, json: string): Buffer {
   let at = skipSpace(bytes, 0);
   for (const [depth, segment] of pointer.entries()) {
-    const isObject = bytes[at] === OPEN_BRACE;
-    if (!isObject && bytes[at] !== OPEN_BRACKET) return err(`/${pointer.slice(0, depth).join('/')} is no object`);
-    const found = isObject ? memberOf(bytes, at, segment) : elementOf(bytes, at, segment);
+    const found = memberOrElement(bytes, at, segment);
     if (found !== undefined) {
-      if (depth === pointer.length - 1) return ok(applyEdits(bytes, [{ ...found, text: json }]));
+      if (depth === pointer.length - 1) return applyEdits(bytes, [{ ...found, text: json }]);
       at = found.start;
       continue;
     }
-    if (!isObject) return err(`/${pointer.slice(0, depth).join('/')} has no element ${segment}`);
+    if (bytes[at] !== OPEN_BRACE) throw new Error('there is no place for the constant');
     const rest = pointer.slice(depth + 1);
     const value = rest.reduceRight((inner, key) => `{${JSON.stringify(key)}:${inner}}`, json);
     const member = `${JSON.stringify(segment)}:${value}`;
     const isEmpty = bytes[skipSpace(bytes, at + 1)] === CLOSE_BRACE;
-    return ok(applyEdits(bytes, [{ start: at + 1, end: at + 1, text: isEmpty ? member : `${member},` }]));
+    return applyEdits(bytes, [{ start: at + 1, end: at + 1, text: isEmpty ? member : `${member},` }]);
   }
-  return ok(Buffer.from(json));
+  return Buffer.from(json);
 }
 
 /** Where the value stands that `pointer` leads to. */
 function walk(bytes: Buffer, pointer: Pointer): ByteRange | undefined {
   let range: ByteRange | undefined = { start: skipSpace(bytes, 0), end: bytes.length };
-  for (const segment of pointer) {
-    if (range === undefined) return undefined;
-    if (bytes[range.start] === OPEN_BRACE) range = memberOf(bytes, range.start, segment);
-    else if (bytes[range.start] === OPEN_BRACKET) range = elementOf(bytes, range.start, segment);
-    else return undefined;
-  }
+  for (const segment of pointer) range = range && memberOrElement(bytes, range.start, segment);
   return range;
+}
+
+function memberOrElement(bytes: Buffer, holder: number, segment: string): ByteRange | undefined {
+  if (bytes[holder] === OPEN_BRACE) return memberOf(bytes, holder, segment);
+  // As RFC 6901 writes an index.
+  if (bytes[holder] !== OPEN_BRACKET || !/^(?:0|[1-9]\d{0,8})$/.test(segment)) return undefined;
+  return elementsOf(bytes, holder)[Number(segment)];
 }
 
 function memberOf(bytes: Buffer, object: number, key: string): ByteRange | undefined {
@@ -80,10 +79,6 @@ function memberOf(bytes: Buffer, object: number, key: string): ByteRange | undef
     if (name === key) found = value;
   });
   return found;
-}
-
-function elementOf(bytes: Buffer, array: number, segment: string): ByteRange | undefined {
-  return /^(?:0|[1-9]\d{0,8})$/.test(segment) ? elementsOf(bytes, array)[Number(segment)] : undefined;
 }
 
 /** The opening quote of the key whose value begins at `value`: from its object's side, since a key may hold quotes. */

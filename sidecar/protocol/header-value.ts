@@ -32,3 +32,9 @@ export function decodeHeader(value: string): string | undefined {
   // Buffer skips what is not base64; only what encodes back to itself was all there was.
   return decoded.toString('base64') === encoded && isUtf8(decoded) ? decoded.toString() : undefined;
 }
+
+/** The header value that stands for the text: the text itself where that is safe. */
+export function encodeHeader(text: string): string {
+  const isPlain = /^(?:[!-~](?:[\t -~]*[!-~])?)?$/.test(text) && !(text.startsWith(PREFIX) && text.endsWith(SUFFIX));
+  return isPlain ? text : `${PREFIX}${Buffer.from(text).toString('base64')}${SUFFIX}`;
+}

@@ -97,6 +97,29 @@ export function refuseTwins(value: object, folds: KeyFolds): MalformedReason | u
   return undefined;
 }
 
+/**
+ * A key on the way to `path` that looks like the one that is meant, where that is not there: what a more lenient parser
+ * would find in its place.
+ *
+ * @param value Without twins.
+ */
+export function findLookalike(value: unknown, path: readonly string[], folds: KeyFolds): string | undefined {
+  let at = value;
+  for (const segment of path) {
+    if (typeof at !== 'object' || at === null) return undefined;
+    if (Object.hasOwn(at, segment)) {
+      at = (at as JsonObject)[segment];
+      continue;
+    }
+    if (Array.isArray(at)) return undefined;
+    const wanted = fold(segment);
+    // More such keys than are looked at may hide one.
+    const found = Object.keys(at).find((key) => (folds.of(key) ?? wanted) === wanted);
+    return found?.slice(0, SHOWN_MAX);
+  }
+  return undefined;
+}
+
 /** Characters of a key in a reply and in the audit. */
 const SHOWN_MAX = 64;
 

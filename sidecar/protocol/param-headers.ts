@@ -1,10 +1,10 @@
 /**
  * `Mcp-Param-*`: arguments of a tool that its schema wants repeated as headers (2026-07-28, server/tools, x-mcp-header).
  *
- * Pure. Forwards nothing and removes nothing: a header that no declaration asks for is none of our business.
+ * Pure. Where an agent's arguments go on as they came, a header that no declaration asks for is none of our business.
  */
 import { err, ok, type Result } from '../../policies/result.ts';
-import { decodeHeader, trimHeader } from './header-value.ts';
+import { decodeHeader, encodeHeader, trimHeader } from './header-value.ts';
 import type { JsonObject, MalformedReason } from './message.ts';
 
 interface Declaration {
@@ -29,12 +29,11 @@ export function checkParamHeaders(
   headers: Readonly<Record<string, string | string[] | undefined>>,
 ): Result<void, MalformedReason> {
   for (const { path, header, isNumber } of findDeclarations(inputSchema) ?? []) {
-    const value = path.reduce<unknown>((node, key) => (isObject(node) ? node[key] : undefined), args);
+    const value = valueAt(args, path);
     const text = textOf(value);
     if (text === undefined) continue;
 
-    const name = `mcp-param-${header.toLowerCase()}`;
-    const sent = headers[name];
+    const sent = headers[nameOf(header)];
     if (typeof sent !== 'string') return refuse(`the header Mcp-Param-${header} is missing or repeated`);
     const decoded = decodeHeader(trimHeader(sent));
     if (decoded === undefined) return refuse(`Mcp-Param-${header} is not valid base64 of UTF-8`);
@@ -44,6 +43,34 @@ export function checkParamHeaders(
     if (!isSame) return refuse(`Mcp-Param-${header} is not what params.arguments.${path.join('.')} says`);
   }
   return PASSED;
+}
+
+/**
+ * All the headers of a call with these arguments: for arguments that are not what the agent has sent, whose own headers
+ * say what was removed or replaced.
+ *
+ * @returns lower-case names, without arguments that need no header.
+ */
+export function paramHeadersOf(inputSchema: unknown, args: JsonObject | undefined): Record<string, string> {
+  const headers: Record<string, string> = {};
+  for (const { path, header } of findDeclarations(inputSchema) ?? []) {
+    const text = textOf(valueAt(args, path));
+    if (text !== undefined) headers[nameOf(header)] = encodeHeader(text);
+  }
+  return headers;
+}
+
+export const PARAM_PREFIX = 'mcp-param-';
+
+function nameOf(header: string): string {
+  return `${PARAM_PREFIX}${header.toLowerCase()}`;
+}
+
+function valueAt(args: JsonObject | undefined, path: readonly string[]): unknown {
+  return path.reduce<unknown>(
+    (node, key) => (isObject(node) && Object.hasOwn(node, key) ? node[key] : undefined),
+    args,
+  );
 }
 
 /** Declarations reachable by `properties` alone; `undefined` when one of them is not as the specification wants it. */

@@ -5,6 +5,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { changeArguments } from '../../policies/arguments.ts';
 import { REDACTED } from '../../policies/redact.ts';
 import { redactResult } from '../../sidecar/pipeline/redact-result.ts';
 import { removeMember, setMember } from '../../sidecar/protocol/edit-json.ts';
@@ -30,15 +31,19 @@ const object = fc.array(fc.tuple(key, value), { maxLength: 4 }).map(objectOf);
 const pointer = fc.array(key, { minLength: 1, maxLength: 3 });
 const space = fc.constantFrom(undefined, 1, '\t');
 
+/** `undefined`: it is there, and cannot be removed. */
 function removeFrom(target: unknown, [first, ...rest]: readonly string[]): unknown {
   if (Array.isArray(target)) {
-    if (rest.length === 0) return target;
-    return target.map((item, index) => (String(index) === first ? removeFrom(item, rest) : item));
+    const index = target.findIndex((_, position) => String(position) === first);
+    if (index === -1) return target;
+    const inner = rest.length === 0 ? undefined : removeFrom(target[index], rest);
+    return inner === undefined ? undefined : target.with(index, inner);
   }
   if (typeof target !== 'object' || target === null) return target;
   const members = Object.entries(target);
   if (rest.length === 0) return objectOf(members.filter(([name]) => name !== first));
-  return objectOf(members.map(([name, member]) => [name, name === first ? removeFrom(member, rest) : member]));
+  const changed = members.map(([name, member]) => [name, name === first ? removeFrom(member, rest) : member] as const);
+  return changed.some(([, member]) => member === undefined) ? undefined : objectOf(changed);
 }
 
 /** `undefined`: there is no place for it. */
@@ -60,8 +65,17 @@ test('what is removed from the bytes is removed from the value, and nothing else
   fc.assert(
     fc.property(object, pointer, space, (target, path, indent) => {
       const bytes = Buffer.from(JSON.stringify(target, undefined, indent));
+      const changed = changeArguments(target, {
+        removes: [{ pointer: path, rule: 'one' }],
+        sets: [],
+        validatedBy: undefined,
+      });
+      const wanted = removeFrom(target, path);
+      assert.equal(changed.ok, wanted !== undefined);
+      if (!changed.ok) return;
+      assert.deepEqual(changed.value, wanted);
       const after = removeMember(bytes, path);
-      assert.deepEqual(JSON.parse(after.toString()), JSON.parse(JSON.stringify(removeFrom(target, path))));
+      assert.deepEqual(JSON.parse(after.toString()), JSON.parse(JSON.stringify(wanted)));
     }),
     { numRuns: 1000 },
   );
@@ -71,10 +85,14 @@ test('what is set in the bytes is set in the value, or has no place in either', 
   fc.assert(
     fc.property(object, pointer, value, space, (target, path, constant, indent) => {
       const bytes = Buffer.from(JSON.stringify(target, undefined, indent));
-      const after = setMember(bytes, path, JSON.stringify(constant));
       const wanted = setIn(target, path, constant);
-      assert.equal(after.ok, wanted !== undefined);
-      if (after.ok) assert.deepEqual(JSON.parse(after.value.toString()), JSON.parse(JSON.stringify(wanted)));
+      const sets = [{ pointer: path, value: constant, rule: 'one' }];
+      const changed = changeArguments(target, { removes: [], sets, validatedBy: undefined });
+      assert.equal(changed.ok, wanted !== undefined);
+      if (!changed.ok) return;
+      assert.deepEqual(changed.value, wanted);
+      const after = setMember(bytes, path, JSON.stringify(constant));
+      assert.deepEqual(JSON.parse(after.toString()), JSON.parse(JSON.stringify(wanted)));
     }),
     { numRuns: 1000 },
   );

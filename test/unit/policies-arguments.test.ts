@@ -14,7 +14,7 @@ describe('a plan', () => {
     assert.deepEqual(plan, {
       ok: true,
       value: {
-        removes: [['token']],
+        removes: [{ pointer: ['token'], rule: 'one' }],
         sets: [
           { pointer: ['repo'], value: 'acme/app', rule: 'one' },
           { pointer: ['options', 'limit'], value: 5, rule: 'one' },

@@ -5,18 +5,24 @@
  * Waits for nothing, but where a condition looks at a tool's annotations, or pins have to hold, and the tool is not
  * known: then for the server's list of tools.
  */
-import { argumentPlanFor } from '../../../policies/arguments.ts';
+import {
+  type ArgumentPlan,
+  type ArgumentProblem,
+  argumentPlanFor,
+  argumentRulesFor,
+} from '../../../policies/arguments.ts';
 import { type CompiledPolicy, isVisible } from '../../../policies/decide.ts';
 import type { Call, Decision, Refused, Subject, Target } from '../../../policies/decision.ts';
 import { argumentsOf, decideAll } from '../../../policies/judge.ts';
 import { listedTarget, listKindOf, targetsOf } from '../../../policies/methods.ts';
+import { ok, type Result } from '../../../policies/result.ts';
 import { policyAt } from '../../../policies/virtual.ts';
 import type { Caller } from '../../identity/identify.ts';
-import { checkParamHeaders } from '../../protocol/param-headers.ts';
+import { checkParamHeaders, PARAM_PREFIX, paramHeadersOf } from '../../protocol/param-headers.ts';
 import type { Catalog } from '../../upstream/catalog.ts';
 import type { ToolPins } from '../../upstream/tool-pins.ts';
 import type { ArgumentSchemas } from '../argument-schema.ts';
-import { changeArguments } from '../change-arguments.ts';
+import { changeMessage } from '../change-arguments.ts';
 import type { Outcome, Stage } from '../compose.ts';
 import type { Parsed, Permitted } from '../exchange.ts';
 import { issuePermit, type ListFilter } from '../permit.ts';
@@ -66,8 +72,13 @@ function learnWhatIsNeeded(
   policy: CompiledPolicy,
   ports: AuthorizePorts,
 ): Promise<unknown> | undefined {
-  const validates = policy.argumentRules.some(({ validate }) => validate);
-  const needsTools = validates || policy.usesAnnotations || ports.pins.needsTools(exchange.route.server);
+  const { message, route, era } = exchange;
+  const rules =
+    message?.method === 'tools/call' ? argumentRulesFor(policy, route.server, String(message.params?.name)) : [];
+  const validates = rules.some(({ validate }) => validate);
+  // In 2026-07-28 a tool may want arguments repeated as headers, and those have to follow.
+  const needsSchema = validates || (era === 'modern' && rules.length > 0);
+  const needsTools = needsSchema || policy.usesAnnotations || ports.pins.needsTools(route.server);
   const learning = needsTools ? learnTool(exchange, ports.catalog) : undefined;
   const loading = validates ? ports.schemas.load() : undefined;
   return loading === undefined ? learning : Promise.all([loading, learning]);
@@ -91,8 +102,8 @@ function judge(exchange: Parsed, active: ActivePolicy, ports: AuthorizePorts): R
   exchange.policy = policy;
   exchange.policyVersion = version;
 
+  const sentArgs = argumentsOf(exchange.message?.params);
   const planned = planArguments(exchange, policy);
-  if (planned.reason !== undefined) return planned.reason;
   const { message } = exchange;
   let decision: Decision = ALLOWED;
   if (message !== undefined && message.kind !== 'response') {
@@ -121,23 +132,17 @@ function judge(exchange: Parsed, active: ActivePolicy, ports: AuthorizePorts): R
     const judged = decideAll(policy, subject, targets.value, call);
     decision = judged.decision;
     exchange.decision = decision;
+    // What is hidden stays so, whatever could not be done to its arguments.
+    if (!planned.ok && decision.effect !== 'hide') return { kind: 'forbidden', ...planned.error };
     if (decision.effect !== 'allow') return refusalOf(judged.targets.at(-1)!, decision);
     const drifted = findDrift(targets.value, ports);
     if (drifted !== undefined) return { kind: 'forbidden', rule: PIN_RULE, detail: drifted };
     // After the decision: who may not call a tool does not learn of its schema.
     if (exchange.era === 'modern' && message.method === 'tools/call') {
-      const schema = ports.catalog.inputSchemaOf(route.server, String(message.params?.name));
-      const checked = checkParamHeaders(schema, args, exchange.request.headers);
-      if (!checked.ok) {
-        if (!exchange.argumentsChanged) return { kind: 'malformed', reason: checked.error };
-        return {
-          kind: 'forbidden',
-          rule: 'arguments',
-          detail: 'what policy makes of an argument is not what its header says',
-        };
-      }
+      const unclear = settleParamHeaders(exchange, sentArgs, args, ports);
+      if (unclear !== undefined) return unclear;
     }
-    const { validatedBy } = planned;
+    const validatedBy = planned.ok ? planned.value?.validatedBy : undefined;
     if (validatedBy !== undefined && message.method === 'tools/call') {
       const schema = ports.catalog.inputSchemaOf(route.server, String(message.params?.name));
       const valid = ports.schemas.check(schema, args ?? {});
@@ -154,27 +159,41 @@ function judge(exchange: Parsed, active: ActivePolicy, ports: AuthorizePorts): R
   return undefined;
 }
 
-interface PlannedArguments {
-  readonly reason?: Reason;
-  readonly validatedBy?: string | undefined;
+/** The agent's headers have to say what the agent's arguments say; what goes on says what the changed ones say. */
+function settleParamHeaders(
+  exchange: Parsed,
+  sentArgs: Call['args'],
+  args: Call['args'],
+  { catalog }: AuthorizePorts,
+): Reason | undefined {
+  const { server } = exchange.route;
+  const { headers } = exchange.request;
+  const name = String(exchange.message?.params?.name);
+  const schema = catalog.inputSchemaOf(server, name);
+  const checked = checkParamHeaders(schema, sentArgs, headers);
+  if (!checked.ok) return { kind: 'malformed', reason: checked.error };
+  if (!exchange.argumentsChanged) return undefined;
+  const param = Object.keys(headers).find((header) => header.startsWith(PARAM_PREFIX));
+  if (param !== undefined && !catalog.knows(server, name)) {
+    const detail = `policy changes the arguments of ${name}, and which of them ${param} repeats is not known`;
+    return { kind: 'forbidden', rule: 'arguments', detail };
+  }
+  exchange.paramHeaders = paramHeadersOf(schema, args);
+  return undefined;
 }
 
 /** Before anything is judged: what rules see, what is recorded and what the server gets is one and the same. */
-function planArguments(exchange: Parsed, policy: CompiledPolicy): PlannedArguments {
+function planArguments(exchange: Parsed, policy: CompiledPolicy): Result<ArgumentPlan | undefined, ArgumentProblem> {
   const { message, route } = exchange;
   const name = message?.method === 'tools/call' ? message.params?.name : undefined;
-  // In audit mode nothing is done to a call.
-  if (message === undefined || typeof name !== 'string' || policy.argumentRules.length === 0 || policy.audit) return {};
+  if (message === undefined || typeof name !== 'string') return ok(undefined);
   const plan = argumentPlanFor(policy, route.server, name);
-  if (!plan.ok) return { reason: { kind: 'forbidden', ...plan.error } };
-  if (plan.value === undefined) return {};
-  const changed = changeArguments(message, plan.value);
-  if (!changed.ok) return { reason: { kind: 'forbidden', ...changed.error } };
-  if (changed.value !== message) {
-    exchange.message = changed.value;
-    exchange.argumentsChanged = true;
-  }
-  return { validatedBy: plan.value.validatedBy };
+  if (!plan.ok || plan.value === undefined) return plan;
+  const changed = changeMessage(message, plan.value);
+  if (!changed.ok) return changed;
+  exchange.argumentsChanged = changed.value !== message;
+  exchange.message = changed.value;
+  return plan;
 }
 
 /**

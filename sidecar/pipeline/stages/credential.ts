@@ -6,12 +6,15 @@
 import type { IncomingHttpHeaders } from 'node:http';
 import type { Credential } from '../../credentials/credential.ts';
 import type { Era } from '../../protocol/message.ts';
+import { PARAM_PREFIX } from '../../protocol/param-headers.ts';
 import type { Outcome, Stage } from '../compose.ts';
 import type { Attempted } from '../exchange.ts';
 
 export function credential(credentials: ReadonlyMap<string, Credential>): Stage<Attempted, Attempted> {
   return async (exchange, next): Promise<Outcome> => {
-    const headers = forwardable(exchange.request.headers, exchange.era);
+    const { paramHeaders } = exchange;
+    const headers = forwardable(exchange.request.headers, exchange.era, paramHeaders === undefined);
+    Object.assign(headers, paramHeaders);
     if (exchange.upstreamSessionId !== undefined) headers['mcp-session-id'] = exchange.upstreamSessionId;
 
     const held = credentials.get(exchange.route.server);
@@ -36,7 +39,8 @@ const FORWARDED = new Set(['accept', 'accept-language', 'content-type', 'last-ev
 
 const MODERN_ONLY = /^mcp-(?:method|name|param-)/;
 
-function forwardable(headers: IncomingHttpHeaders, era: Era): Record<string, string> {
+/** @param withParams The agent's `Mcp-Param-*` say what is sent. */
+function forwardable(headers: IncomingHttpHeaders, era: Era, withParams: boolean): Record<string, string> {
   const kept: Record<string, string> = {};
   for (const name in headers) {
     // `Mcp-Param-*` that we do not know must be forwarded (2026-07-28, Streamable HTTP). The session id is ours, not the server's.
@@ -44,6 +48,7 @@ function forwardable(headers: IncomingHttpHeaders, era: Era): Record<string, str
     const value = headers[name];
     // The 2025 eras have no such headers, so nobody has checked them against the body.
     if (era === 'legacy' && MODERN_ONLY.test(name)) continue;
+    if (!withParams && name.startsWith(PARAM_PREFIX)) continue;
     if (value !== undefined) kept[name] = typeof value === 'string' ? value : value.join(', ');
   }
   return kept;
