@@ -46,7 +46,27 @@ export function reasonToRefuse(
       message:
         'a Job would never complete beside a classic sidecar: it needs native sidecars (every kubelet at 1.29 or later)',
     };
-  return sameUser(pod, options) ?? samePort(pod, settings);
+  return tooMighty(pod) ?? sameUser(pod, options) ?? samePort(pod, settings);
+}
+
+/** Capabilities with which a container reads another's memory, or bends its traffic. */
+const MIGHTY = new Set(['ALL', 'SYS_PTRACE', 'SYS_ADMIN', 'NET_ADMIN', 'BPF']);
+
+function tooMighty(pod: Raw): Refusal | undefined {
+  for (const { container } of ownPlaces(pod)) {
+    const context = rawAt(container, 'securityContext');
+    const { add } = rawAt(context, 'capabilities');
+    const capability = Array.isArray(add)
+      ? add.find((one) => typeof one === 'string' && MIGHTY.has(one.replace(/^CAP_/, '')))
+      : undefined;
+    const what =
+      context.privileged === true ? 'is privileged' : capability && `has the capability ${String(capability)}`;
+    if (what)
+      return namespaces(
+        `a container (${String(container.name)}) that ${what}: it could take the credentials from the sidecar`,
+      );
+  }
+  return undefined;
 }
 
 function namespaces(why: string): Refusal {

@@ -167,6 +167,14 @@ suite('refused, each with one sentence', () => {
     hostNetwork: [podWith({ hostNetwork: true }), /hostNetwork/],
     hostPID: [podWith({ hostPID: true }), /hostPID/],
     shareProcessNamespace: [podWith({ shareProcessNamespace: true }), /shareProcessNamespace/],
+    'a privileged container': [
+      second([{ name: 'web', securityContext: { privileged: true } }]),
+      /web\) that is privileged/,
+    ],
+    'a container that may trace': [
+      second([{ name: 'web', securityContext: { capabilities: { add: ['SYS_PTRACE'] } } }]),
+      /web\) that has the capability SYS_PTRACE/,
+    ],
     'the sidecar’s own user': [
       second([{ name: 'web', securityContext: { runAsUser: 65532 } }]),
       /web runs as user 65532, which is the sidecar's/,

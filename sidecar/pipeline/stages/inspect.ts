@@ -392,7 +392,9 @@ async function relayError(exchange: Answered, ports: InspectPorts): Promise<Outc
   const head = await readUpTo(answer, WHOLE_BYTES_MAX);
   const bytes = 'failure' in head ? NOTHING : head.bytes;
   const read = 'failure' in head || !head.whole ? undefined : readMessage(bytes);
-  if (read !== undefined && typeof (read.error as { code?: unknown } | undefined)?.code === 'number') {
+  // A result beside the error would be one that nobody has looked at.
+  const isError = read !== undefined && !('result' in read);
+  if (isError && typeof (read.error as { code?: unknown } | undefined)?.code === 'number') {
     exchange.rpcCode = (read.error as { code: number }).code;
     if (reply.gone) return undefined;
     reply.head(answer.status, { ...replyHeaders(exchange, ports), 'content-length': String(bytes.length) });
@@ -511,8 +513,10 @@ function readMessages(text: string): readonly JsonObject[] | undefined {
   return elements.every(isMessage) ? elements : undefined;
 }
 
+/** One that is a request and an answer at once is neither: who reads it as the one would not look at the other. */
 function isMessage(value: unknown): value is JsonObject {
-  return typeof value === 'object' && value !== null && (value as JsonObject).jsonrpc === '2.0';
+  if (typeof value !== 'object' || value === null || (value as JsonObject).jsonrpc !== '2.0') return false;
+  return !('method' in value) || !('result' in value || 'error' in value);
 }
 
 /** 2026-07-28, subscriptions/listen: a stream that its server ends gracefully ends with the result of the request. */
