@@ -130,3 +130,36 @@ it('covers the rules, roles and quotas that decide something', () => {
   ]);
   assert.equal(coverageOf(POLICY, []).length, 7);
 });
+
+describe('a case of arguments that policy changes', () => {
+  const policy = policyOf({
+    rules: [
+      { name: 'ours', allow: [{ server: 'hub', tools: ['push'] }], when: 'args.owner == "acme" && !has(args.token)' },
+    ],
+    arguments: [{ name: 'our owner', tools: ['*'], set: { '/owner': 'acme' }, remove: ['/token'] }],
+  });
+  const got = (args: Record<string, unknown>, expected: Expectation) =>
+    runCase(policy, caseOf({ tool: 'hub.push', args }, expected)).differences;
+
+  it('is judged and recorded as changed', () => {
+    const recorded = { a: 1, owner: 'acme' };
+    assert.deepEqual(got({ a: 1, owner: 'evil', token: 't' }, { verdict: 'allow', rule: 'ours', recorded }), []);
+  });
+  it('is refused by the entry where they cannot be changed', () => {
+    const list = runCase(
+      policy,
+      caseOf(
+        { server: 'hub', method: 'tools/call', params: { name: 'push', arguments: [1] } },
+        { verdict: 'refuse', rule: 'our owner' },
+      ),
+    );
+    assert.deepEqual(list.differences, []);
+  });
+  it('is hidden where it is, whatever its arguments are', () => {
+    const other = caseOf(
+      { server: 'hub', method: 'tools/call', params: { name: 'other', arguments: [1] } },
+      { verdict: 'hide', rule: 'none' },
+    );
+    assert.deepEqual(runCase(policy, other).differences, []);
+  });
+});

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { checkParamHeaders } from '../../sidecar/protocol/param-headers.ts';
+import fc from 'fast-check';
+import { checkParamHeaders, paramHeadersOf } from '../../sidecar/protocol/param-headers.ts';
 
 const SCHEMA = {
   type: 'object',
@@ -92,4 +93,30 @@ test('a schema of any depth is walked without overflow', () => {
   let schema: Record<string, unknown> = { type: 'string', 'x-mcp-header': 'Deep' };
   for (let level = 0; level < 100_000; level++) schema = { properties: { a: schema } };
   assert.ok(passes(schema, { a: 1 }, {}));
+});
+
+test('the headers for arguments are those that the check wants, and no others', () => {
+  assert.deepEqual(paramHeadersOf(SCHEMA, ARGS), HEADERS);
+  assert.deepEqual(paramHeadersOf(SCHEMA, { region: null, count: [1], free: 'x' }), {});
+  assert.deepEqual(paramHeadersOf(SCHEMA, undefined), {});
+  assert.deepEqual(paramHeadersOf(undefined, ARGS), {});
+});
+
+test('whatever text an argument has, its header can be sent and says the same', () => {
+  const text = fc.oneof(
+    fc.string(),
+    fc.string({ unit: 'binary' }),
+    fc.constantFrom('', ' ', '\t', 'a b', '=?base64?YQ==?='),
+  );
+  fc.assert(
+    fc.property(text, (region) => {
+      const headers = paramHeadersOf(SCHEMA, { region });
+      assert.match(headers['mcp-param-region']!, /^(?:[!-~]([\t -~]*[!-~])?)?$/);
+      // Text that is no Unicode is written as JSON would send it.
+      assert.deepEqual(checkParamHeaders(SCHEMA, { region: region.toWellFormed() }, headers), {
+        ok: true,
+        value: undefined,
+      });
+    }),
+  );
 });
