@@ -103,6 +103,111 @@ suite('arguments', () => {
   });
 });
 
+suite('arguments that policy changes', () => {
+  const refusals: Record<string, [policy: string, args: Record<string, unknown>, rule: string, words: RegExp]> = {
+    'a key that looks like the one that is removed': [RULE, { Token: 'secret' }, 'own repository', /looks like token/],
+    'a key that looks like one on the way': [RULE, { OPTIONS: { limit: 9 } }, 'own repository', /have OPTIONS/],
+    'an element of a list': [
+      'arguments: [ { name: no copies, tools: [search], remove: [/to/0] } ]',
+      { to: ['a'] },
+      'no copies',
+      /element of a list/,
+    ],
+  };
+  for (const [name, [policy, args, rule, words]] of Object.entries(refusals))
+    test(`are refused for ${name}`, async (context) => {
+      const { sidecar, calls, line } = await opened(context, policy);
+      const { json } = await askLegacy(sidecar.base, toolCall('search', args));
+      assert.deepEqual([json.error.code, json.error.data.rule], [-31403, rule]);
+      assert.equal(json.error.message.includes('secret'), false);
+      assert.equal(calls().length, 0);
+      const { tool, rule: recorded, reason } = await line();
+      assert.deepEqual([tool, recorded], ['search', rule]);
+      assert.match(reason, words);
+    });
+  test('are not told of a tool that is hidden', async (context) => {
+    const { sidecar } = await opened(context, `${RULE}, rules: [ { name: not this, deny: [ { tools: [search] } ] } ]`);
+    const hidden = await askModern(sidecar.base, toolCall('search', { options: 'x' }));
+    assert.deepEqual([hidden.json.error.code, hidden.json.error.message], [-32602, 'Unknown tool: search']);
+  });
+  test('are left alone in audit mode', async (context) => {
+    const { sidecar, calls } = await opened(context, `mode: audit, ${RULE}`);
+    await askModern(sidecar.base, toolCall('search', { token: 'mine' }));
+    assert.deepEqual(calls()[0]!.json.params.arguments, { token: 'mine' });
+  });
+  test('are changed in each element of a batch', async (context) => {
+    const { sidecar, upstream, calls } = await opened(context, RULE);
+    upstream.answer = (seen, response) =>
+      sendJson(response, { jsonrpc: '2.0', id: seen.json.id, result: { content: [] } });
+    const batch = [1, 2].map((id) => toolCall('search', { token: 'x', id }, id));
+    const { json } = await askLegacy(sidecar.base, batch, { 'mcp-protocol-version': '2025-03-26' });
+    assert.equal(json.length, 2);
+    const sent = calls().map(({ json: { params } }) => params.arguments);
+    assert.deepEqual(
+      sent.sort((one, other) => one.id - other.id),
+      [1, 2].map((id) => ({ id, options: { limit: 5 }, repo: 'acme/app' })),
+    );
+  });
+});
+
+suite('headers that repeat arguments', () => {
+  const TOOL = {
+    name: 'search',
+    inputSchema: {
+      type: 'object',
+      properties: Object.fromEntries(
+        ['repo', 'token', 'place'].map((name) => [name, { type: 'string', 'x-mcp-header': name }]),
+      ),
+    },
+  };
+  const paramsOf = (headers: Record<string, unknown>) =>
+    Object.fromEntries(Object.entries(headers).filter(([name]) => name.startsWith('mcp-param-')));
+  const ARGS = { repo: 'evil/other', token: 'secret', place: 'here' };
+  const HEADERS = { 'mcp-param-repo': 'evil/other', 'mcp-param-token': 'secret', 'mcp-param-place': 'here' };
+  const ZURICH = 'arguments: [ { name: ours, tools: [search], remove: [/token], set: { /repo: Zürich } } ]';
+
+  test('say what is sent, on the first call too', async (context) => {
+    const { sidecar, calls } = await opened(context, ZURICH, [TOOL]);
+    const { json } = await askModern(sidecar.base, toolCall('search', ARGS), {
+      ...HEADERS,
+      'mcp-param-copy': 'secret',
+    });
+    assert.equal(json.error, undefined);
+    const [{ headers, json: sent }] = calls() as [ReturnType<typeof calls>[number]];
+    assert.deepEqual(sent.params.arguments, { repo: 'Zürich', place: 'here' });
+    const repo = `=?base64?${Buffer.from('Zürich').toString('base64')}?=`;
+    assert.deepEqual(paramsOf(headers), { 'mcp-param-repo': repo, 'mcp-param-place': 'here' });
+  });
+  test('are made for what the agent has not sent', async (context) => {
+    const { sidecar, calls } = await opened(context, RULE, [TOOL]);
+    await askModern(sidecar.base, toolCall('search', {}));
+    assert.deepEqual(paramsOf(calls()[0]!.headers), { 'mcp-param-repo': 'acme/app' });
+  });
+  test('must say what the agent has sent, and not what policy makes of it', async (context) => {
+    const { sidecar, calls } = await opened(context, ZURICH, [TOOL]);
+    const { json } = await askModern(sidecar.base, toolCall('search', ARGS), {
+      ...HEADERS,
+      'mcp-param-repo': '=?base64?WsO8cmljaA==?=',
+    });
+    assert.equal(json.error.code, -32020);
+    assert.equal(calls().length, 0);
+  });
+  test('of a tool that nobody knows refuse, since a removed argument could be among them', async (context) => {
+    const { sidecar, calls } = await opened(context, ZURICH, []);
+    const { json } = await askModern(sidecar.base, toolCall('search', ARGS), HEADERS);
+    assert.equal(json.error.code, -31403);
+    assert.equal(calls().length, 0);
+    await askModern(sidecar.base, toolCall('search', ARGS));
+    assert.equal(calls().length, 1);
+  });
+  test('go on as they came where nothing is changed', async (context) => {
+    const { sidecar, calls } = await opened(context, '', [TOOL]);
+    const headers = { ...HEADERS, 'mcp-param-copy': 'x' };
+    await askModern(sidecar.base, toolCall('search', ARGS), headers);
+    assert.deepEqual(paramsOf(calls()[0]!.headers), headers);
+  });
+});
+
 suite('the tool’s own schema', () => {
   const VALIDATE = 'arguments: [ { name: as declared, tools: ["*"], validate: true } ]';
   const cases: Record<string, [args: Record<string, unknown>, words: RegExp | undefined]> = {
@@ -171,6 +276,53 @@ suite('a result', () => {
       assert.deepEqual(result.structuredContent, { customer: wanted, big: 1 });
       assert.deepEqual(JSON.parse(result.content[0].text), { customer: wanted });
       assert.equal(result.content[1].text, 'call me');
+    });
+  for (const [method, wrap] of [
+    ['tasks/result', (result: object) => result],
+    ['tasks/get', (result: object) => ({ taskId: 't', status: 'completed', result })],
+  ] as const)
+    test(`is redacted where a task brings it (${method})`, async (context) => {
+      const { sidecar, upstream } = await opened(
+        context,
+        `${REDACT}, rules: [ { name: tasks, allow: [ { methods: ["tasks/*"] } ] } ]`,
+      );
+      upstream.answer = (seen, response) =>
+        sendJson(response, { jsonrpc: '2.0', id: seen.json.id, result: wrap(RESULT) });
+      const { text } = await askLegacy(sidecar.base, { jsonrpc: '2.0', id: 7, method, params: { taskId: 't' } });
+      assert.equal(/ada@example|555/.test(text), false, text);
+      assert.ok(text.includes('[redacted]'), text);
+    });
+  test('is redacted where the notice of a task brings it', async (context) => {
+    const { sidecar, upstream } = await opened(context, REDACT);
+    upstream.answer = (seen, response) => {
+      const notice = { jsonrpc: '2.0', method: 'notifications/tasks', params: { taskId: 't', result: RESULT } };
+      const answer = { jsonrpc: '2.0', id: seen.json.id, result: { content: [] } };
+      response.writeHead(200, { 'content-type': 'text/event-stream' });
+      response.end(`data: ${JSON.stringify(notice)}\n\ndata: ${JSON.stringify(answer)}\n\n`);
+    };
+    const { text } = await askLegacy(sidecar.base, toolCall('search'));
+    assert.equal(/ada@example|555/.test(text), false, text);
+    assert.match(text, /notifications\/tasks.*\[redacted\]/);
+  });
+  const unreadable: Record<string, [body: (id: unknown) => string, kind: 'JSON' | 'event stream']> = {
+    'no JSON': [() => 'ada@example.com', 'JSON'],
+    'no JSON, as an event': [() => 'ada@example.com', 'event stream'],
+    'too large': [
+      (id) => JSON.stringify({ jsonrpc: '2.0', id, result: { ...RESULT, filler: 'x'.repeat(17 * 1024 * 1024) } }),
+      'JSON',
+    ],
+  };
+  for (const [name, [body, kind]] of Object.entries(unreadable))
+    test(`that cannot be read is refused: ${name}`, async (context) => {
+      const { sidecar, upstream } = await opened(context, REDACT);
+      upstream.answer = (seen, response) => {
+        const isStream = kind === 'event stream';
+        response.writeHead(200, { 'content-type': isStream ? 'text/event-stream' : 'application/json' });
+        response.end(isStream ? `data: ${body(seen.json.id)}\n\n` : body(seen.json.id));
+      };
+      const { text } = await askLegacy(sidecar.base, toolCall('search'));
+      assert.equal(text.includes('ada@example'), false);
+      assert.match(text, /"error":/);
     });
   test('of another tool stays', async (context) => {
     const { sidecar, upstream } = await opened(context, REDACT);

@@ -31,6 +31,15 @@ const object = fc.array(fc.tuple(key, value), { maxLength: 4 }).map(objectOf);
 const pointer = fc.array(key, { minLength: 1, maxLength: 3 });
 const space = fc.constantFrom(undefined, 1, '\t');
 
+/** JSON in which a number is written as nobody would write it who has read it. */
+const LONG = '1.50000000000000000000';
+function written(value: unknown, indent: string | number | undefined): Buffer {
+  return Buffer.from(JSON.stringify(value, undefined, indent).replaceAll('1.5', LONG));
+}
+function assertAsWritten(after: Buffer): void {
+  assert.equal(after.toString().replaceAll(LONG, '').includes('1.5'), false, 'a number was read and written again');
+}
+
 /** `undefined`: it is there, and cannot be removed. */
 function removeFrom(target: unknown, [first, ...rest]: readonly string[]): unknown {
   if (Array.isArray(target)) {
@@ -64,7 +73,7 @@ function setIn(target: unknown, [first, ...rest]: readonly string[], constant: u
 test('what is removed from the bytes is removed from the value, and nothing else', () => {
   fc.assert(
     fc.property(object, pointer, space, (target, path, indent) => {
-      const bytes = Buffer.from(JSON.stringify(target, undefined, indent));
+      const bytes = written(target, indent);
       const changed = changeArguments(target, {
         removes: [{ pointer: path, rule: 'one' }],
         sets: [],
@@ -75,6 +84,7 @@ test('what is removed from the bytes is removed from the value, and nothing else
       if (!changed.ok) return;
       assert.deepEqual(changed.value, wanted);
       const after = removeMember(bytes, path);
+      assertAsWritten(after);
       assert.deepEqual(JSON.parse(after.toString()), JSON.parse(JSON.stringify(wanted)));
     }),
     { numRuns: 1000 },
@@ -84,14 +94,15 @@ test('what is removed from the bytes is removed from the value, and nothing else
 test('what is set in the bytes is set in the value, or has no place in either', () => {
   fc.assert(
     fc.property(object, pointer, value, space, (target, path, constant, indent) => {
-      const bytes = Buffer.from(JSON.stringify(target, undefined, indent));
+      const bytes = written(target, indent);
       const wanted = setIn(target, path, constant);
       const sets = [{ pointer: path, value: constant, rule: 'one' }];
       const changed = changeArguments(target, { removes: [], sets, validatedBy: undefined });
       assert.equal(changed.ok, wanted !== undefined);
       if (!changed.ok) return;
       assert.deepEqual(changed.value, wanted);
-      const after = setMember(bytes, path, JSON.stringify(constant));
+      const after = setMember(bytes, path, written(constant, undefined).toString());
+      assertAsWritten(after);
       assert.deepEqual(JSON.parse(after.toString()), JSON.parse(JSON.stringify(wanted)));
     }),
     { numRuns: 1000 },
@@ -119,8 +130,10 @@ test('in a result exactly what the pointers name is redacted', () => {
   const pointers = fc.array(fc.array(segment, { maxLength: 4 }), { maxLength: 3 });
   fc.assert(
     fc.property(object, pointers, space, (result, found, indent) => {
-      const bytes = Buffer.from(JSON.stringify({ jsonrpc: '2.0', id: 1, result }, undefined, indent));
-      const after = JSON.parse(redactResult(bytes, found).toString());
+      const bytes = written({ jsonrpc: '2.0', id: 1, result }, indent);
+      const text = redactResult(bytes, found);
+      assertAsWritten(text);
+      const after = JSON.parse(text.toString());
       assert.deepEqual(
         after,
         JSON.parse(JSON.stringify({ jsonrpc: '2.0', id: 1, result: redacted(result, [], found) })),
