@@ -195,7 +195,7 @@ suite('headers that repeat arguments', () => {
   test('of a tool that nobody knows refuse, since a removed argument could be among them', async (context) => {
     const { sidecar, calls } = await opened(context, ZURICH, []);
     const { json } = await askModern(sidecar.base, toolCall('search', ARGS), HEADERS);
-    assert.equal(json.error.code, -31403);
+    assert.deepEqual([json.error.code, json.error.data.rule], [-31403, 'ours']);
     assert.equal(calls().length, 0);
     await askModern(sidecar.base, toolCall('search', ARGS));
     assert.equal(calls().length, 1);

@@ -137,12 +137,13 @@ function judge(exchange: Parsed, active: ActivePolicy, ports: AuthorizePorts): R
     if (decision.effect !== 'allow') return refusalOf(judged.targets.at(-1)!, decision);
     const drifted = findDrift(targets.value, ports);
     if (drifted !== undefined) return { kind: 'forbidden', rule: PIN_RULE, detail: drifted };
+    const plan = planned.ok ? planned.value : undefined;
     // After the decision: who may not call a tool does not learn of its schema.
     if (exchange.era === 'modern' && message.method === 'tools/call') {
-      const unclear = settleParamHeaders(exchange, sentArgs, args, ports);
+      const unclear = settleParamHeaders(exchange, sentArgs, args, plan, ports);
       if (unclear !== undefined) return unclear;
     }
-    const validatedBy = planned.ok ? planned.value?.validatedBy : undefined;
+    const validatedBy = plan?.validatedBy;
     if (validatedBy !== undefined && message.method === 'tools/call') {
       const schema = ports.catalog.inputSchemaOf(route.server, String(message.params?.name));
       const valid = ports.schemas.check(schema, args ?? {});
@@ -164,6 +165,7 @@ function settleParamHeaders(
   exchange: Parsed,
   sentArgs: Call['args'],
   args: Call['args'],
+  plan: ArgumentPlan | undefined,
   { catalog }: AuthorizePorts,
 ): Reason | undefined {
   const { server } = exchange.route;
@@ -172,11 +174,11 @@ function settleParamHeaders(
   const schema = catalog.inputSchemaOf(server, name);
   const checked = checkParamHeaders(schema, sentArgs, headers);
   if (!checked.ok) return { kind: 'malformed', reason: checked.error };
-  if (!exchange.argumentsChanged) return undefined;
+  if (plan === undefined || !exchange.argumentsChanged) return undefined;
   const param = Object.keys(headers).find((header) => header.startsWith(PARAM_PREFIX));
   if (param !== undefined && !catalog.knows(server, name)) {
     const detail = `policy changes the arguments of ${name}, and which of them ${param} repeats is not known`;
-    return { kind: 'forbidden', rule: 'arguments', detail };
+    return { kind: 'forbidden', rule: [...plan.removes, ...plan.sets][0]!.rule, detail };
   }
   exchange.paramHeaders = paramHeadersOf(schema, args);
   return undefined;
