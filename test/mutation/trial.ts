@@ -4,10 +4,11 @@
  * The file is loaded with the mutant in it, and nothing on the disk changes. Exit code 0: every test passed, the mutant
  * lives. 1: a test failed. The first failure ends it.
  */
+
+import { readFileSync } from 'node:fs';
 import { registerHooks, stripTypeScriptTypes } from 'node:module';
 import { run } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { readFileSync } from 'node:fs';
 import { applyMutant, findMutants } from './mutants.ts';
 
 const [file, number, ...tests] = process.argv.slice(2) as [string, string, ...string[]];
