@@ -23,7 +23,6 @@ import { showAddress } from './config/quantity.ts';
 import type { Config, McpListener } from './config/schema.ts';
 import { serverBehind, withoutEndpoint } from './config/virtual-endpoint.ts';
 import type { Credential } from './credentials/credential.ts';
-import { createSecret } from './credentials/secret.ts';
 import { createIdentities, type Identities } from './identity/create.ts';
 import { removeStaleSocket } from './identity/socket-file.ts';
 import { type Listener, type ListenTls, openListener } from './listener.ts';
@@ -50,9 +49,6 @@ import { type Breakers, route } from './pipeline/stages/route.ts';
 import { PolicyFiles } from './policy-files.ts';
 import { PolicyReload } from './policy-reload.ts';
 import { anchoredClock, createMemoryStore } from './quota/memory.ts';
-import { createRedisStore } from './quota/redis.ts';
-import { connectRedis } from './quota/redis-connection.ts';
-import { SCRIPTS } from './quota/redis-script.ts';
 import { isProcessAlive, StateFile } from './quota/state-file.ts';
 import type { QuotaStore } from './quota/store.ts';
 import { TokenCounter } from './quota/tokens.ts';
@@ -60,7 +56,7 @@ import { Audit } from './telemetry/audit.ts';
 import type { AuditEvent } from './telemetry/audit-line.ts';
 import type { ExchangeObserver } from './telemetry/finished.ts';
 import type { Log } from './telemetry/log.ts';
-import { Metrics, observeSources } from './telemetry/metrics.ts';
+import { type MetricSources, Metrics, observeSources } from './telemetry/metrics.ts';
 import { RefusedConnections } from './telemetry/refused-connections.ts';
 import { Tracing } from './telemetry/tracing.ts';
 import { Catalog } from './upstream/catalog.ts';
@@ -266,8 +262,8 @@ export async function startSidecar(
   const tracing = createTracing(config, version, metrics, log);
   opened.push(() => tracing?.shutdown(TRACING_GRACE_MS));
 
-  const quotas = await createQuotas(loaded, log);
-  opened.push(() => quotas.close());
+  const quotas = await openQuotas(loaded, log);
+  opened.push(() => quotas.store.close());
   const admission = new Admission();
   const breakers: Breakers = new Map();
   const drain = new EventTarget();
@@ -283,7 +279,7 @@ export async function startSidecar(
     upstreams: upstreams.value.byName,
     credentials: upstreams.value.credentials,
     breakers,
-    quotas,
+    quotas: quotas.store,
     drain,
   }).build();
   const onRequest = (request: IncomingMessage, response: ServerResponse) => {
@@ -312,6 +308,7 @@ export async function startSidecar(
     audit: () => audit.value.figures(),
     policy: () => policy.figures,
     bundle,
+    quotaStore: quotas.figures,
     drifts: () => pins.value.pins.figures(),
     refusedConnections: () => refused.totals,
   });
@@ -380,22 +377,23 @@ function createTracing({ telemetry, group }: Config, version: string, metrics: M
   });
 }
 
-async function createQuotas({ config, environment }: Loaded, log: Log): Promise<QuotaStore> {
+interface OpenQuotas {
+  readonly store: QuotaStore;
+  /** Only of a store that may be away. */
+  readonly figures: MetricSources['quotaStore'];
+}
+
+async function openQuotas({ config, environment }: Loaded, log: Log): Promise<OpenQuotas> {
   const now = anchoredClock(Date.now, monotonic);
-  const { quotaStore } = config;
+  const { quotaStore, group, state } = config;
   if (quotaStore !== 'memory') {
-    const { password, redis: url, username, lease, onStoreFailure, timeout: timeoutMs } = quotaStore;
-    const secret = password === undefined ? undefined : createSecret(password, environment);
-    const connection = await connectRedis({ url, username, password: secret, timeoutMs }, SCRIPTS, log.warn);
-    const leaseShare = Number.parseInt(lease ?? '0', 10) / 100;
-    return createRedisStore({ connection, group: config.group, leaseShare, onStoreFailure, timeoutMs, now, log });
+    const { openRedisStore } = await import('./quota/open-redis.ts');
+    const store = openRedisStore(quotaStore, { group, environment, now, random: Math.random, log });
+    return { store, figures: () => store.figures };
   }
-  return createMemoryStore({
-    now,
-    openFile: () =>
-      StateFile.open(config.state, 'quota.json', { warn: log.warn, pid: process.pid, isAlive: isProcessAlive }),
-    warn: log.warn,
-  });
+  const openFile = () =>
+    StateFile.open(state, 'quota.json', { warn: log.warn, pid: process.pid, isAlive: isProcessAlive });
+  return { store: createMemoryStore({ now, openFile, warn: log.warn }), figures: undefined };
 }
 
 /** For whoever watches the audit: the wall is near. */

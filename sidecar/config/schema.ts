@@ -144,6 +144,14 @@ function hasUser(text: string): boolean {
   return url !== null && (url.username !== '' || url.password !== '');
 }
 
+const REDIS_URL = 'must be redis://host:6379/0 or rediss://host:6379/0';
+
+/** A host, a port and a number of a database: what else could stand there would have no effect, or be a secret. */
+function isBareRedisUrl(text: string): boolean {
+  const url = URL.parse(text);
+  return url === null || (url.hostname !== '' && /^(?:\/\d{0,4})?$/.test(url.pathname) && url.search + url.hash === '');
+}
+
 function webUrl() {
   return z
     .string({ error: WEB_URL })
@@ -413,36 +421,49 @@ export function sidecarYaml(folder: string) {
     },
   });
 
-  const quotaStore = z.union(
-    [
-      z.literal('memory'),
-      z.strictObject({
-        redis: z
-          .string()
-          .refine(
-            (text) => /^rediss?:$/.test(URL.parse(text)?.protocol ?? ''),
-            'must be redis://host:6379/0 or rediss://…',
-          )
-          .refine((text) => {
-            const url = URL.parse(text);
-            return url === null || (url.username === '' && url.password === '');
-          }, 'must not carry a user name or password: use username and password'),
-        username: z.string().min(1).max(256).optional(),
-        password: secret.optional(),
-        lease: z
-          .string()
-          .regex(/^(?:[1-9]|[1-4]\d|50)%$/, 'must be a share of each limit from 1% to 50%, for example 5%')
-          .optional()
-          .describe('Share of each limit that is taken at once and spent here. Absent: Redis is asked for every call.'),
-        onStoreFailure: z
-          .enum(['refuse', 'local'])
-          .default('refuse')
-          .describe('While Redis is away: refuse calls under a quota, or let each sidecar count by itself.'),
-        timeout: duration('10ms', '10s', '250ms', 'How long Redis may take to answer.'),
-      }),
-    ],
-    { error: () => 'must be memory or { redis: redis://… }' },
-  );
+  const redis = z
+    .strictObject({
+      redis: z
+        .string({ error: REDIS_URL })
+        .refine((text) => /^rediss?:$/.test(URL.parse(text)?.protocol ?? ''), REDIS_URL)
+        .refine((text) => !hasUser(text), 'must not carry a user name or password: use username and password')
+        .refine(isBareRedisUrl, REDIS_URL)
+        .describe('redis://host:6379/0, or rediss:// for TLS. Redis or Valkey.'),
+      username: z.string().min(1).max(256).optional().describe('ACL user. Default: the default user.'),
+      password: secret.optional().describe('Read for each connection.'),
+      prefix: z
+        .string()
+        .regex(/^[\w.:/-]{1,64}$/, 'must be letters, digits and . : / - _, at most 64')
+        .default('mcp-sidecar:')
+        .describe('Keys begin with it and {<group>}:. Default mcp-sidecar:.'),
+      lease: z
+        .string()
+        .regex(/^(?:[1-9]|[1-4]\d|50)%$/, 'must be a share of each limit from 1% to 50%, for example 5%')
+        .optional()
+        .describe('Share of each limit that is taken at once and spent here. Absent: Redis is asked for every call.'),
+      onStoreFailure: z
+        .enum(['refuse', 'local'])
+        .default('refuse')
+        .describe('While Redis is away: refuse calls under a quota, or let each sidecar count by itself.'),
+      timeout: duration('10ms', '10s', '250ms', 'How long Redis may take to answer; beyond that it is away.'),
+      dangerouslyAllowPlaintext: z
+        .boolean()
+        .default(false)
+        .describe('Send the password without TLS beyond loopback. Whoever sees the network then has it.'),
+    })
+    .refine(
+      ({ redis, password, dangerouslyAllowPlaintext: isAllowed }) =>
+        password === undefined || isAllowed || redis.startsWith('rediss:') || isLoopback(URL.parse(redis)!.hostname),
+      {
+        path: ['redis'],
+        error:
+          'must be rediss: a password is only sent over TLS, or to loopback (dangerouslyAllowPlaintext: true lets it through)',
+      },
+    );
+  const quotaStore = z.union([z.literal('memory'), redis], {
+    error: ({ input }) =>
+      Object.hasOwn(Object(input), 'redis') ? undefined : 'must be memory or { redis: redis://… }',
+  });
 
   return z.strictObject({
     group: z

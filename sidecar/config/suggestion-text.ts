@@ -5,7 +5,7 @@
  * Names come from agents and servers. The documents are built as values and never as text, so that no name can be more
  * than a name; in comments it is on one line. What is hidden in a name shows, everywhere.
  */
-import { Document, isMap, isSeq, type Pair, type Scalar, stringify, type YAMLMap, type YAMLSeq, visit } from 'yaml';
+import { Document, isMap, isSeq, type Pair, type Scalar, stringify, visit, type YAMLMap, type YAMLSeq } from 'yaml';
 import { escapeHiddenInJson } from '../../policies/hidden-characters.ts';
 import type { Need, Needs } from '../../policies/needs.ts';
 import {

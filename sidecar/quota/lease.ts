@@ -1,89 +1,139 @@
 /**
- * Slices of shared quota that this process may spend by itself for a short time.
+ * Slices of shared counters that this process may spend for a short time without asking.
  *
- * A slice of a sliding window was counted one slot later than it was taken, and is spent within the length of a slot: so
- * what is spent last counts for a whole window too.
+ * Guarantees: a slice is counted before any of it is spent, in the slot in which the lease ends; so what is spent leaves
+ * the window no sooner than a window later, and no window ever sees more than the limit, however many replicas hold slices.
+ * When a slice ends, what is left of it goes back, and what was spent counts from then on. It ends by the clock of this
+ * process, counted from before it was asked for. Who dies with a slice has spent it.
  */
-import type { Charge } from '../../policies/charge.ts';
+import { slotAt, type Window } from '../../policies/counter.ts';
+import type { SharedCounter } from './shared-counter.ts';
 
-export interface Lease {
-  readonly charge: Charge;
-  readonly key: string;
-  /** Where Redis counts it. */
-  readonly slot: number;
+const LEASE_MAX_MS = 10_000;
+/** Of a sliding window: for no longer than that what is spent counts too long. */
+const LEASE_SHARE = 1 / 6;
+/** Of a lease: clocks do not go equally fast. */
+const SPENDABLE = 0.9;
+/** Of a slice: below that the next is wanted. */
+const LOW = 0.25;
+const SWEEP_MS = 500;
+
+/** Where an amount is counted. */
+export interface Place {
+  slot: number;
+}
+
+export interface Slice extends Place {
+  readonly size: number;
   left: number;
-  /** Of the counter, the slice included. */
-  readonly used: number;
-}
-
-interface Held extends Lease {
+  spent: number;
+  /** Milliseconds by the clock of this process. */
   readonly until: number;
+  hasEnded: boolean;
 }
 
-export interface LeasedPart {
-  readonly charge: Charge;
-  readonly key: string;
-  readonly slot: number;
-  used: number;
-  charged: number;
+/** How long a lease is asked for, in milliseconds. */
+export function leaseMsOf({ windowMs, period }: Window): number {
+  return period === undefined ? Math.min(LEASE_MAX_MS, Math.floor(windowMs * LEASE_SHARE)) : LEASE_MAX_MS;
 }
 
-const SLOTS = 60;
-const LEASE_MS = 2_000;
+/** @param askedAt By the clock of this process. */
+export function createSlice(size: number, slot: number, lastsMs: number, askedAt: number): Slice {
+  return { size, slot, left: size, spent: 0, until: askedAt + lastsMs * SPENDABLE, hasEnded: false };
+}
+
+/** Negative: it was not spent. */
+export function spendFrom(slice: Slice, amount: number): void {
+  slice.left -= amount;
+  slice.spent += amount;
+}
+
+/** Whether a place is a slice that can take back what was spent. */
+export function isOpenSlice(place: Place): place is Slice {
+  return 'hasEnded' in place && !(place as Slice).hasEnded;
+}
+
+export function isRunningLow({ slice, next, isFetching, isDry }: SharedCounter): boolean {
+  return slice !== undefined && next === undefined && !isFetching && !isDry && slice.left < slice.size * LOW;
+}
+
+export interface LeasePorts {
+  readonly now: () => number;
+  /** The server's time, or a little later. */
+  readonly timeThere: () => number;
+  readonly change: (counter: SharedCounter, slot: number, amount: number) => void;
+}
 
 export class Leases {
-  readonly #now: () => number;
-  readonly #held = new Map<string, Held>();
+  readonly #ports: LeasePorts;
+  readonly #held = new Set<SharedCounter>();
+  #timer: NodeJS.Timeout | undefined;
 
-  constructor(now: () => number) {
-    this.#now = now;
+  constructor(ports: LeasePorts) {
+    this.#ports = ports;
   }
 
-  /** All of the charges out of slices that are held; `undefined` where one is missing or too small. */
-  take(keyed: readonly { readonly charge: Charge; readonly key: string }[]): LeasedPart[] | undefined {
-    const now = this.#now();
-    const parts: { held: Held; charge: Charge }[] = [];
-    for (const { charge, key } of keyed) {
-      const held = this.#held.get(key);
-      if (held === undefined || now >= held.until || held.left < charge.cost) return undefined;
-      parts.push({ held, charge });
+  /** The slice that so much can be spent from. */
+  sliceFor(counter: SharedCounter, cost: number): Slice | undefined {
+    if (this.#covers(counter.slice, cost)) return counter.slice;
+    if (!this.#covers(counter.next, cost)) return undefined;
+    this.#proceed(counter);
+    return counter.slice;
+  }
+
+  hold(counter: SharedCounter, slice: Slice): void {
+    if (counter.slice !== undefined && counter.next !== undefined) {
+      this.#end(counter, slice);
+      return;
     }
-    return parts.map(({ held, charge }) => {
-      held.left -= charge.cost;
-      return { charge, key: held.key, slot: held.slot, used: held.used - held.left, charged: charge.cost };
-    });
+    if (counter.slice === undefined) counter.slice = slice;
+    else counter.next = slice;
+    this.#held.add(counter);
+    this.#sweepLater();
   }
 
-  /**
-   * Holds what was not spent at once.
-   *
-   * @param remainingMs Until the slot in which it was taken no longer counts: a day's slice ends with the day.
-   * @returns what was held of the key before, to be given back.
-   */
-  keep(lease: Lease, remainingMs: number): Lease[] {
-    const { windowMs, period } = lease.charge;
-    const lifeMs = period === undefined ? Math.min(LEASE_MS, windowMs / SLOTS) : Math.min(LEASE_MS, remainingMs);
-    const before = this.#held.get(lease.key);
-    this.#held.set(lease.key, { ...lease, until: this.#now() + lifeMs });
-    return before === undefined || before.left === 0 ? [] : [before];
+  /** All that is held of the counter goes back. */
+  endAll(counter: SharedCounter): void {
+    while (counter.slice !== undefined) this.#proceed(counter);
   }
 
-  /** Those whose time is over, which are no longer held. */
-  lapsed(): Lease[] {
-    const now = this.#now();
-    const lapsed: Lease[] = [];
-    // In the order in which they were taken, and all live about as long.
-    for (const [key, held] of this.#held) {
-      if (now < held.until) break;
-      this.#held.delete(key);
-      if (held.left > 0) lapsed.push(held);
-    }
-    return lapsed;
+  close(): void {
+    clearTimeout(this.#timer);
+    for (const counter of this.#held) this.endAll(counter);
   }
 
-  all(): Lease[] {
-    const all = [...this.#held.values()].filter(({ left }) => left > 0);
-    this.#held.clear();
-    return all;
+  #covers(slice: Slice | undefined, cost: number): boolean {
+    return slice !== undefined && slice.left >= cost && this.#ports.now() < slice.until;
+  }
+
+  /** To the next slice, if there is one. */
+  #proceed(counter: SharedCounter): void {
+    const { slice, next } = counter;
+    counter.slice = next;
+    counter.next = undefined;
+    if (next === undefined) this.#held.delete(counter);
+    if (slice !== undefined) this.#end(counter, slice);
+  }
+
+  #end(counter: SharedCounter, slice: Slice): void {
+    const { slot: counted, left, spent } = slice;
+    const present = Math.min(slotAt(this.#ports.timeThere(), counter), counted);
+    slice.left = 0;
+    slice.slot = present;
+    slice.hasEnded = true;
+    this.#ports.change(counter, counted, -left - spent);
+    this.#ports.change(counter, present, spent);
+  }
+
+  /** What is over goes back though nobody asks for it. */
+  #sweepLater(): void {
+    this.#timer ??= setTimeout(() => {
+      this.#timer = undefined;
+      const now = this.#ports.now();
+      for (const counter of this.#held) {
+        while (counter.slice !== undefined && now >= counter.slice.until) this.#proceed(counter);
+      }
+      if (this.#held.size > 0) this.#sweepLater();
+    }, SWEEP_MS).unref();
   }
 }

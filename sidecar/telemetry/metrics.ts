@@ -33,6 +33,8 @@ export interface MetricSources {
         readonly answeredAt: number | undefined;
       })
     | undefined;
+  /** Only of a store elsewhere. `lost`: changes of counters that it never heard of. */
+  readonly quotaStore: (() => { readonly isReady: boolean; readonly lost: number }) | undefined;
 }
 
 /** The series that one kind of exchange feeds, found together once. */
@@ -265,6 +267,20 @@ export function observeSources(registry: Registry, sources: MetricSources): void
     () => policy().lastSuccessAt / 1000,
   );
   if (sources.bundle !== undefined) observeBundle(registry, sources.bundle);
+  if (sources.quotaStore !== undefined) observeQuotaStore(registry, sources.quotaStore);
+}
+
+function observeQuotaStore(registry: Registry, store: NonNullable<MetricSources['quotaStore']>): void {
+  registry.observed('gauge', 'mcp_sidecar_quota_store_up', '1 while the quota store answers.', [], () =>
+    Number(store().isReady),
+  );
+  registry.observed(
+    'counter',
+    'mcp_sidecar_quota_store_lost_total',
+    'Changes of shared counters that the quota store never heard of.',
+    [],
+    () => store().lost,
+  );
 }
 
 function observeBundle(registry: Registry, bundle: NonNullable<MetricSources['bundle']>): void {

@@ -1,323 +1,348 @@
 /**
- * Quota shared in a real Redis: what two stores grant together, what becomes of calls while it is away, and the same
- * verdicts as in memory.
+ * Quota shared in a real Redis: what replicas grant together, what becomes of calls while it is away, how long, and what
+ * is said of it.
  */
 import assert from 'node:assert/strict';
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
-import { createServer } from 'node:net';
-import { suite, type TestContext, test } from 'node:test';
+import { suite, test } from 'node:test';
 import type { Charge } from '../../policies/charge.ts';
-import { createQuotaState, reserve, settle } from '../../policies/quota.ts';
-import { anchoredClock } from '../../sidecar/quota/memory.ts';
-import { createRedisStore, type RedisStorePorts } from '../../sidecar/quota/redis.ts';
-import { connectRedis } from '../../sidecar/quota/redis-connection.ts';
-import { SCRIPTS } from '../../sidecar/quota/redis-script.ts';
 import { askLegacy, toolCall } from '../support/raw-http.ts';
+import { startRedis, whyNoRedis } from '../support/redis-server.ts';
 import { startScriptedUpstream } from '../support/scripted-upstream.ts';
+import { CALL, now, openStore, until } from '../support/shared-quotas.ts';
 import { startTestSidecar } from '../support/sidecar.ts';
 
-const isMissing = spawnSync('redis-server', ['--version']).error !== undefined;
-const skip = isMissing ? 'redis-server is not installed' : false;
-const now = anchoredClock(Date.now, () => performance.now());
+const TOKENS: Charge = { ...CALL, quota: 'tokens', key: 'tokens', dimension: 'tokens', base: 0, perToken: 1, cost: 10 };
+const LANE: Charge = { ...CALL, quota: 'lanes', key: 'lanes', dimension: 'concurrent', windowMs: 0, limit: 1 };
 
-interface Redis {
-  readonly port: number;
-  readonly url: string;
-  kill(): Promise<void>;
-  start(): Promise<void>;
+type Store = ReturnType<typeof openStore>['store'];
+
+async function grantsOf(store: Store, charges: readonly Charge[], count: number): Promise<number> {
+  let granted = 0;
+  for (let call = 0; call < count; call++) if ((await store.reserve(charges)).ok) granted += 1;
+  return granted;
 }
 
-async function openRedis(context: TestContext, args: readonly string[] = []): Promise<Redis> {
-  const taken = createServer().listen(0, '127.0.0.1');
-  await new Promise((resolve) => taken.once('listening', resolve));
-  const { port } = taken.address() as { port: number };
-  await new Promise((resolve) => taken.close(resolve));
-  let child: ChildProcess | undefined;
-  const kill = async () => {
-    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
-    const ended = new Promise((resolve) => child!.once('exit', resolve));
-    child.kill('SIGKILL');
-    await ended;
-  };
-  const start = async () => {
-    child = spawn(
-      'redis-server',
-      ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', ...args],
-      { stdio: ['ignore', 'pipe', 'ignore'] },
-    );
-    await new Promise<void>((resolve, reject) => {
-      child!.once('exit', () => reject(new Error('redis-server ended')));
-      child!.stdout!.on('data', (text: Buffer) => text.includes('eady to accept connections') && resolve());
+const MODES = [
+  ['asking for every call', {}],
+  ['by leases', { lease: '5%' }],
+] as const;
+
+suite('quota in Redis', { skip: whyNoRedis }, () => {
+  for (const [name, change] of MODES)
+    test(`replicas under load grant the limit and no more, ${name}`, async (context) => {
+      const redis = await startRedis(context);
+      const stores = [1, 2, 3].map(() => openStore(context, redis, change).store);
+      const one = { ...CALL, limit: 400 };
+      const granted = await Promise.all(stores.flatMap((store) => [1, 2, 3, 4].map(() => grantsOf(store, [one], 60))));
+      const sum = granted.reduce((all, count) => all + count, 0);
+      assert.ok(sum <= 400, `${sum} granted`);
+      // A slice that another holds is missing until it goes back.
+      assert.ok(sum >= 400 - stores.length * 2 * 20, `${sum} granted`);
+      await until(async () => (await stores[0]!.reserve([one])).ok || sum === 400);
     });
-  };
-  context.after(kill);
-  await start();
-  return { port, url: `redis://127.0.0.1:${port}/0`, kill, start };
-}
 
-async function openStore(context: TestContext, url: string, changes: Partial<RedisStorePorts> = {}) {
-  const said: string[] = [];
-  const tell = (message: string) => void said.push(message);
-  const connection = await connectRedis(
-    { url, username: undefined, password: undefined, timeoutMs: 2_000 },
-    SCRIPTS,
-    tell,
-  );
-  const store = createRedisStore({
-    connection,
-    group: 'support',
-    leaseShare: 0,
-    onStoreFailure: 'refuse',
-    timeoutMs: 2_000,
-    now,
-    log: { warn: tell, info: tell },
-    ...changes,
-  });
-  context.after(() => store.close());
-  return { store, connection, said };
-}
-
-async function until(isSo: () => boolean | Promise<boolean>): Promise<void> {
-  for (let attempt = 0; attempt < 1_000; attempt++) {
-    if (await isSo()) return;
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
-  assert.fail('not within 10 s');
-}
-
-const charge = (changes: Partial<Charge> = {}): Charge => ({
-  quota: 'calls',
-  dimension: 'calls',
-  key: 'k',
-  surplusKey: 's',
-  agent: 'a',
-  limit: 100,
-  windowMs: 3_600_000,
-  period: undefined,
-  base: 1,
-  perToken: 0,
-  cost: 1,
-  warnAt: 0.8,
-  ...changes,
-});
-
-suite('quota in Redis', { skip }, () => {
-  for (const [name, leaseShare] of [
-    ['asking for every call', 0],
-    ['by leases', 0.05],
-  ] as const)
-    test(`two stores under load grant the limit and no more, ${name}`, async (context) => {
-      const redis = await openRedis(context);
-      const stores = [
-        await openStore(context, redis.url, { leaseShare }),
-        await openStore(context, redis.url, { leaseShare }),
-      ];
-      await until(() => stores.every(({ connection }) => connection.isReady));
-      let granted = 0;
-      const ask = async (index: number) => {
-        const reserved = await stores[index % 2]!.store.reserve([charge({ limit: 300 })]);
-        if (reserved.ok) granted += 1;
-        return reserved;
+  for (const [name, change] of [...MODES, ['by large leases', { lease: '50%' }]] as const)
+    test(`no window ever sees more than the limit, ${name}`, async (context) => {
+      const redis = await startRedis(context);
+      const stores = [1, 2].map(() => openStore(context, redis, change).store);
+      const limit = 40;
+      const windowMs = 1_000;
+      const one = { ...CALL, key: 'short', limit, windowMs };
+      /** Granted at some time between the two, by one clock: that of Redis is this machine's too. */
+      const grants: { from: number; to: number }[] = [];
+      const end = now() + 2.5 * windowMs;
+      const caller = async (store: Store) => {
+        for (let call = 0; call < 50_000 && now() < end; call++) {
+          const from = now();
+          if ((await store.reserve([one])).ok) grants.push({ from, to: now() });
+          else await new Promise((resolve) => setTimeout(resolve, 3));
+        }
       };
-      for (let round = 0; round < 10; round++) await Promise.all(Array.from({ length: 100 }, (_, index) => ask(index)));
-      assert.ok(granted <= 300, `${granted} granted`);
-      // A lease that the other store holds may be missing at the end; it is given back.
-      assert.ok(granted >= 300 - 2 * 15, `${granted} granted`);
-      const refused = await ask(0);
-      if (!refused.ok) assert.ok(refused.error.retryAfterMs > 3_000_000, String(refused.error.retryAfterMs));
-    });
-
-  test('in no window of a short quota more than the limit, by the clock of Redis', async (context) => {
-    const redis = await openRedis(context);
-    for (const leaseShare of [0, 0.5]) {
-      const key = `short ${leaseShare}`;
-      const one = charge({ key, limit: 20, windowMs: 1_000 });
-      const stores = [
-        await openStore(context, redis.url, { leaseShare }),
-        await openStore(context, redis.url, { leaseShare }),
-      ];
-      await until(() => stores.every(({ connection }) => connection.isReady));
-      const grants: number[] = [];
-      const end = now() + 2_500;
-      await Promise.all(
-        stores.flatMap(({ store }) =>
-          [1, 2, 3].map(async () => {
-            for (let count = 0; now() < end && count < 20_000; count++) {
-              const before = now();
-              if ((await store.reserve([one])).ok) grants.push(before);
-              else await new Promise((resolve) => setTimeout(resolve, 5));
-            }
-          }),
-        ),
-      );
-      grants.sort((left, right) => left - right);
-      assert.ok(grants.length >= 40, `${grants.length} granted`);
-      // Asked here and granted there a moment later: what lies surely within the window.
-      for (const [index, at] of grants.entries()) {
-        const last = grants[index + 20];
-        if (last !== undefined) assert.ok(last - at > 950, `21 within ${last - at} ms`);
+      await Promise.all(stores.flatMap((store) => [caller(store), caller(store), caller(store)]));
+      assert.ok(grants.length > limit, `${grants.length} granted`);
+      for (const { to: start } of grants) {
+        const surely = grants.filter(({ from, to }) => from >= start && to < start + windowMs).length;
+        assert.ok(surely <= limit, `${surely} within a window`);
       }
-    }
-  });
+    });
 
   test('all of the charges or none, and the wait of the one that has to be waited for longest', async (context) => {
-    const { url } = await openRedis(context);
-    const { store, connection } = await openStore(context, url);
-    await until(() => connection.isReady);
-    const short = charge({ quota: 'short', key: 'short', limit: 1, windowMs: 60_000 });
-    const long = charge({ quota: 'long', key: 'long', limit: 5 });
+    const { store } = openStore(context, await startRedis(context));
+    const short = { ...CALL, quota: 'short', key: 'short', limit: 1, windowMs: 60_000 };
+    const long = { ...CALL, quota: 'long', key: 'long', limit: 5 };
     assert.ok((await store.reserve([short, long])).ok);
-    const refused = await store.reserve([short, long]);
-    assert.ok(!refused.ok && refused.error.quota === 'short');
-    assert.ok(refused.error.retryAfterMs > 58_000 && refused.error.retryAfterMs <= 61_000);
+    const refused = await store.reserve([long, short]);
+    assert.ok(!refused.ok);
+    assert.equal(refused.error.quota, 'short');
+    assert.ok(refused.error.retryAfterMs > 30_000 && refused.error.retryAfterMs <= 61_000);
     const next = await store.reserve([long]);
-    assert.ok(next.ok);
-    assert.equal(next.value.usage[0]!.used, 2);
-    const never = await store.reserve([charge({ key: 'never', cost: 101 })]);
-    assert.ok(!never.ok && never.error.retryAfterMs === Number.POSITIVE_INFINITY);
-  });
-
-  test('the same verdicts as in memory', async (context) => {
-    const { url } = await openRedis(context);
-    const { store, connection } = await openStore(context, url);
-    await until(() => connection.isReady);
-    const state = createQuotaState();
-    const kinds: Partial<Charge>[] = [
-      { key: 'day', dimension: 'cost', windowMs: 0, period: 'day', limit: 400, base: 7, perToken: 2 },
-      { key: 'month', dimension: 'cost', windowMs: 0, period: 'month', limit: 900, base: 11, perToken: 1 },
-      { key: 'tokens', dimension: 'tokens', limit: 600, base: 0, perToken: 1 },
-      { key: 'calls', limit: 30 },
-    ];
-    let seed = 7;
-    const random = (below: number) => {
-      seed = (seed * 1_103_515_245 + 12_345) % 2_147_483_648;
-      return seed % below;
-    };
-    for (let step = 0; step < 120; step++) {
-      const charges = kinds
-        .filter(() => random(2) === 0)
-        .map((kind) => {
-          const estimate = random(10);
-          const { base = 1, perToken = 0 } = kind;
-          return charge({ ...kind, base, perToken, cost: base + perToken * estimate });
-        });
-      const wanted = reserve(state, charges, now());
-      const found = await store.reserve(charges);
-      assert.equal(found.ok, wanted.ok, `step ${step}`);
-      if (!found.ok || !wanted.ok) continue;
-      assert.deepEqual(found.value.usage, wanted.value.usage, `step ${step}`);
-      const tokens = random(20);
-      assert.deepEqual(store.settle(found.value, tokens), settle(state, wanted.value, tokens, now()));
-      assert.deepEqual(store.settle(found.value, 1_000), []);
-    }
-  });
-
-  test('what is released is there again, and concurrent calls are counted here', async (context) => {
-    const { url } = await openRedis(context);
-    const { store, connection } = await openStore(context, url);
-    await until(() => connection.isReady);
-    const charges = [
-      charge({ limit: 1 }),
-      charge({ quota: 'lanes', key: 'lanes', dimension: 'concurrent', windowMs: 0, limit: 1 }),
-    ];
-    const first = await store.reserve(charges);
-    assert.ok(first.ok);
-    assert.equal((await store.reserve(charges)).ok, false);
-    store.release(first.value);
-    await until(async () => {
-      const again = await store.reserve(charges);
-      return again.ok;
+    assert.equal(next.ok && next.value.usage[0]!.used, 2);
+    assert.deepEqual(await store.reserve([long, { ...CALL, quota: 'never', key: 'never', cost: 101 }]), {
+      ok: false,
+      error: { quota: 'never', retryAfterMs: Number.POSITIVE_INFINITY },
     });
   });
 
-  test('a script that Redis has forgotten is sent again', async (context) => {
-    const { url, port } = await openRedis(context);
-    const { store, connection } = await openStore(context, url);
-    await until(() => connection.isReady);
-    assert.ok((await store.reserve([charge()])).ok);
-    assert.equal(spawnSync('redis-cli', ['-p', String(port), 'SCRIPT', 'FLUSH']).status, 0);
-    const next = await store.reserve([charge()]);
-    assert.ok(next.ok);
-    assert.equal(next.value.usage[0]!.used, 2);
+  test('calls at a time are counted here, and take nothing when they are too many', async (context) => {
+    const redis = await startRedis(context);
+    const { store } = openStore(context, redis);
+    const { store: other } = openStore(context, redis);
+    const first = await store.reserve([CALL, LANE]);
+    assert.deepEqual(first.ok && first.value.usage.map(({ quota, used }) => [quota, used]), [
+      ['calls', 1],
+      ['lanes', 1],
+    ]);
+    assert.deepEqual(await store.reserve([CALL, LANE]), { ok: false, error: { quota: 'lanes', retryAfterMs: 1_000 } });
+    const beside = await other.reserve([CALL, LANE]);
+    assert.equal(beside.ok && beside.value.usage[0]!.used, 2);
+    store.release(first.ok ? first.value : assert.fail());
+    const again = await store.reserve([CALL, LANE]);
+    assert.equal(again.ok && again.value.usage[0]!.used, 2);
+  });
+
+  for (const [name, change] of MODES)
+    test(`what a call cost in the end is known to all, ${name}`, async (context) => {
+      const redis = await startRedis(context);
+      const { store } = openStore(context, redis, change);
+      const one = await store.reserve([TOKENS]);
+      const other = await store.reserve([TOKENS]);
+      assert.ok(one.ok && other.ok);
+      assert.deepEqual(store.progress(one.value, 95), { over: ['tokens'] });
+      assert.deepEqual(
+        store.settle(one.value, 70).map(({ used, warned }) => [used, warned]),
+        [[80, true]],
+      );
+      store.release(other.value);
+      assert.deepEqual(store.settle(one.value, 1_000), []);
+      await store.close();
+      const { store: later } = openStore(context, redis);
+      const last = await later.reserve([TOKENS]);
+      assert.equal(last.ok && last.value.usage[0]!.used, 80);
+      await later.close();
+    });
+
+  test('a warning is told once for each replica, also of what others have spent', async (context) => {
+    const redis = await startRedis(context);
+    const [one, other] = [openStore(context, redis).store, openStore(context, redis).store];
+    const warned = async (store: Store, cost: number) => {
+      const reserved = await store.reserve([{ ...CALL, cost }]);
+      return reserved.ok && reserved.value.usage[0]!.warned;
+    };
+    assert.deepEqual([await warned(one, 50), await warned(other, 20)], [false, false]);
+    assert.deepEqual([await warned(other, 10), await warned(one, 1), await warned(one, 1)], [true, true, false]);
+  });
+
+  test('what is left of a slice goes back when it ends, and when the store closes', async (context) => {
+    const redis = await startRedis(context);
+    const { store } = openStore(context, redis, { lease: '50%' });
+    const { store: other } = openStore(context, redis);
+    const minute = { ...CALL, key: 'minute', windowMs: 1_000, limit: 100 };
+    assert.ok((await store.reserve([minute])).ok);
+    assert.ok((await store.reserve([{ ...CALL, limit: 100 }])).ok);
+    const held = await other.reserve([CALL]);
+    assert.equal(held.ok && held.value.usage[0]!.used, 51);
+    await store.close();
+    const left = await other.reserve([CALL]);
+    assert.equal(left.ok && left.value.usage[0]!.used, 3);
+  });
+
+  test('spending a slice asks nobody', async (context) => {
+    const redis = await startRedis(context);
+    const { store } = openStore(context, redis, { lease: '50%' });
+    assert.ok((await store.reserve([CALL])).ok);
+    redis.freeze();
+    context.after(() => redis.thaw());
+    const granted = Array.from({ length: 30 }, () => store.reserve([CALL])).map(
+      (one) => !(one instanceof Promise) && one.ok,
+    );
+    assert.deepEqual(new Set(granted), new Set([true]));
+    redis.thaw();
+  });
+
+  test('an agent that invents keys spends one quota with what is too much', async (context) => {
+    const { store } = openStore(context, await startRedis(context));
+    const invented = (number: number) => ({ ...CALL, key: `tool ${number}`, limit: 3 });
+    for (let start = 0; start < 1_000; start += 100)
+      await Promise.all(Array.from({ length: 100 }, (_, index) => store.reserve([invented(start + index)])));
+    assert.equal(await grantsOf(store, [invented(1_000)], 1), 1);
+    assert.equal(await grantsOf(store, [invented(1_001)], 1), 1);
+    assert.equal(await grantsOf(store, [invented(1_002)], 2), 1);
+    assert.equal(await grantsOf(store, [invented(7)], 5), 2);
+    assert.equal(await grantsOf(store, [{ ...invented(1_003), agent: 'writer', surplusKey: 'other surplus' }], 3), 3);
+  });
+
+  test('keys are hashed, share a hash tag, and go with their window', async (context) => {
+    const redis = await startRedis(context);
+    const { store } = openStore(context, redis);
+    await store.reserve([{ ...CALL, key: 'secret tool name', windowMs: 60_000 }]);
+    const keys = (await redis.command('KEYS', '*')) as string[];
+    assert.equal(keys.length, 4);
+    for (const key of keys) {
+      assert.match(key, /^test:\{support\}:(?:key|agent):[\w-]{5,43}$/);
+      const ttl = Number(await redis.command('PTTL', key));
+      assert.ok(ttl > 0 && ttl <= 61_000, `${key}: ${ttl}`);
+    }
+  });
+
+  test('a cluster takes the script', async (context) => {
+    const redis = await startRedis(context, { cluster: true });
+    await redis.command('CLUSTER', 'ADDSLOTSRANGE', '0', '16383');
+    await until(async () => String(await redis.command('CLUSTER', 'INFO')).includes('cluster_state:ok'));
+    const { store, said } = openStore(context, redis, { lease: '5%' });
+    assert.ok((await store.reserve([CALL, TOKENS])).ok, said.join());
+  });
+
+  test('scripts that Redis has forgotten are sent again', async (context) => {
+    const redis = await startRedis(context);
+    const { store } = openStore(context, redis);
+    await store.reserve([TOKENS]);
+    await redis.command('SCRIPT', 'FLUSH');
+    const next = await store.reserve([TOKENS]);
+    assert.equal(next.ok && next.value.usage[0]!.used, 20);
+    await redis.command('SCRIPT', 'FLUSH');
+    store.settle(next.ok ? next.value : assert.fail(), 0);
+    await store.close();
+    const { store: later } = openStore(context, redis);
+    const last = await later.reserve([TOKENS]);
+    assert.equal(last.ok && last.value.usage[0]!.used, 20);
   });
 
   for (const onStoreFailure of ['refuse', 'local'] as const)
-    test(`killed and started again, with ${onStoreFailure}`, async (context) => {
-      const redis = await openRedis(context);
-      const { store, connection, said } = await openStore(context, redis.url, { onStoreFailure, timeoutMs: 500 });
-      await until(() => connection.isReady);
-      const one = charge({ limit: 2 });
-      assert.ok((await store.reserve([one])).ok);
+    test(`killed and started again: ${onStoreFailure}`, async (context) => {
+      const redis = await startRedis(context);
+      const { store, said } = openStore(context, redis, { onStoreFailure });
+      const two = { ...CALL, limit: 2 };
+      const before = await store.reserve([two]);
+      assert.ok(before.ok);
       await redis.kill();
-      await until(() => !connection.isReady);
-      const away = [await store.reserve([one]), await store.reserve([one]), await store.reserve([one])];
-      if (onStoreFailure === 'refuse') {
-        for (const reserved of away)
-          assert.deepEqual(reserved, { ok: false, error: { quota: 'calls', retryAfterMs: 1_000, store: 'away' } });
-      } else
+      await until(() => !store.figures.isReady);
+      const away = [await store.reserve([two]), await store.reserve([two]), await store.reserve([two])];
+      if (onStoreFailure === 'refuse')
+        for (const one of away)
+          assert.deepEqual(one, { ok: false, error: { quota: 'calls', retryAfterMs: 1_000, store: 'away' } });
+      else
         assert.deepEqual(
           away.map(({ ok }) => ok),
           [true, true, false],
         );
-      assert.equal(said.filter((text) => text.startsWith('the quota store is away')).length, 1, said.join('\n'));
+      // Nobody waits for it, and it is lost.
+      store.release(before.value);
+      await until(() => store.figures.lost === 1);
       await redis.start();
-      await until(
-        async () => (await store.reserve([charge({ key: 'other' })])).ok && said.includes('the quota store is back'),
-      );
+      await until(() => store.figures.isReady);
+      assert.equal(await grantsOf(store, [two], 3), 2);
+      if (away[0]!.ok) store.release(away[0]!.value);
+      const expected = [/is there$/, /is away \(.+\): until it is back/, /is there$/];
+      assert.equal(said.length, expected.length, said.join('\n'));
+      for (const [index, pattern] of expected.entries()) assert.match(said[index]!, pattern);
     });
 
-  test('away at the start, it is refused at once and used when it comes', async (context) => {
-    const redis = await openRedis(context);
-    await redis.kill();
-    const { store } = await openStore(context, redis.url);
-    const started = performance.now();
-    const refused = await store.reserve([charge()]);
-    assert.ok(!refused.ok && refused.error.store === 'away');
-    assert.ok(performance.now() - started < 1_500);
-    await redis.start();
-    await until(async () => (await store.reserve([charge()])).ok);
+  test('what is given back to a Redis that has lost its data leaves no counter below nothing', async (context) => {
+    const redis = await startRedis(context);
+    const { store } = openStore(context, redis);
+    const reserved = await store.reserve([TOKENS]);
+    assert.ok(reserved.ok);
+    await redis.command('FLUSHALL');
+    store.release(reserved.value);
+    const next = await store.reserve([TOKENS]);
+    assert.equal(next.ok && next.value.usage[0]!.used, 10);
   });
 
-  test('a wrong password is told without it', async (context) => {
-    const redis = await openRedis(context, ['--requirepass', 'the-right-one']);
-    const said: string[] = [];
-    const password = { read: () => ({ ok: true as const, value: 'the-wrong-one' }) };
-    const connection = await connectRedis(
-      { url: redis.url, username: undefined, password, timeoutMs: 1_000 },
-      SCRIPTS,
-      (text) => said.push(text),
-    );
-    context.after(() => connection.close());
-    await until(() => said.length > 0);
-    assert.match(said.join(), /WRONGPASS/);
-    assert.equal(/the-(?:right|wrong)-one/.test(said.join()), false);
+  test('one that stands still costs one timeout, and is asked again when it goes on', async (context) => {
+    const redis = await startRedis(context);
+    const { store, said } = openStore(context, redis, { timeout: 200 });
+    await until(() => store.figures.isReady);
+    redis.freeze();
+    context.after(() => redis.thaw());
+    const first = await store.reserve([CALL]);
+    assert.ok(!first.ok && first.error.store === 'away');
+    assert.match(said.at(-1)!, /is away \(no answer within 200 ms\)/);
+    const startedAt = performance.now();
+    assert.equal(await grantsOf(store, [CALL], 50), 0);
+    assert.ok(performance.now() - startedAt < 5_000);
+    redis.thaw();
+    await until(() => store.figures.isReady);
+    await until(async () => (await store.reserve([CALL])).ok);
   });
 
-  test('two sidecars share one quota', async (context) => {
-    const redis = await openRedis(context);
+  for (const onStoreFailure of ['refuse', 'local'] as const)
+    test(`away at the start, and used when it comes: ${onStoreFailure}`, async (context) => {
+      const redis = await startRedis(context);
+      await redis.kill();
+      const { store, said } = openStore(context, redis, { onStoreFailure });
+      assert.equal((await store.reserve([CALL])).ok, onStoreFailure === 'local');
+      assert.match(said.join(), /^the quota store redis:\/\/127\.0\.0\.1:\d+ is away \(.*ECONNREFUSED/);
+      await redis.start();
+      await until(() => store.figures.isReady);
+      const shared = await store.reserve([CALL]);
+      assert.equal(shared.ok && shared.value.usage[0]!.used, 1);
+    });
+
+  test('a wrong password is told, and not with it', async (context) => {
+    const redis = await startRedis(context, { args: ['--requirepass', 'correct-horse'] });
+    process.env.QUOTA_PASSWORD = 'battery-staple';
+    const { store, said } = openStore(context, redis, { password: { env: 'QUOTA_PASSWORD' } });
+    assert.equal((await store.reserve([CALL])).ok, false);
+    assert.match(said.join(), /is away \(WRONGPASS invalid username-password pair/);
+    assert.doesNotMatch(said.join(), /battery|horse/);
+    // Rotated: the next connection takes it.
+    process.env.QUOTA_PASSWORD = 'correct-horse';
+    await until(() => store.figures.isReady);
+    assert.ok((await store.reserve([CALL])).ok);
+    const { store: without, said: heard } = openStore(context, redis);
+    assert.equal((await without.reserve([CALL])).ok, false);
+    assert.match(heard.join(), /NOAUTH/);
+  });
+
+  test('a user that may not write, and a server that has no room, are away', async (context) => {
+    const redis = await startRedis(context);
+    await redis.command('ACL', 'SETUSER', 'reader', 'on', 'nopass', '~*', '+@read', '+eval', '+evalsha', '+time');
+    const { store, said } = openStore(context, redis, { username: 'reader', password: { env: 'PATH' } });
+    assert.equal((await store.reserve([CALL])).ok, false);
+    assert.match(said.join(), /is away \(.*(?:can't run this command|NOPERM)/);
+    const { store: roomy, said: heard } = openStore(context, redis);
+    assert.ok((await roomy.reserve([CALL])).ok);
+    await redis.command('CONFIG', 'SET', 'maxmemory', '1');
+    assert.equal((await roomy.reserve([CALL])).ok, false);
+    assert.match(heard.at(-1)!, /is away \(OOM/);
+    await redis.command('CONFIG', 'SET', 'maxmemory', '0');
+    await until(() => roomy.figures.isReady);
+    const next = await roomy.reserve([CALL]);
+    assert.equal(next.ok && next.value.usage[0]!.used, 2);
+  });
+});
+
+suite('sidecars with a Redis', { skip: whyNoRedis }, () => {
+  test('share one quota; without it calls are refused and say why, or are let through here', async (context) => {
+    const redis = await startRedis(context);
     const upstream = await startScriptedUpstream();
     context.after(() => upstream.close());
-    const open = async () => {
+    const open = async (onStoreFailure: string) => {
       const sidecar = await startTestSidecar(`
 servers: { main: { url: "${upstream.url}" } }
-quotaStore: { redis: "${redis.url}", timeout: 2s }
+quotaStore: { redis: "${redis.url}/3", timeout: 5s, onStoreFailure: ${onStoreFailure} }
 policy: { version: 1, default: allow, quotas: [ { name: five, key: [agent], calls: 5/h } ] }
 `);
       context.after(() => sidecar.close());
       return sidecar;
     };
-    const [one, other] = [await open(), await open()];
-    await until(async () => (await askLegacy(one.base, toolCall('any'))).status === 200);
-    const statuses = [];
-    for (let count = 0; count < 6; count++)
-      statuses.push((await askLegacy((count % 2 === 0 ? other : one).base, toolCall('any'))).status);
-    assert.equal(statuses.filter((status) => status === 200).length, 4, statuses.join());
+    const [one, other] = [await open('refuse'), await open('local')];
+    const ask = (sidecar: typeof one) => askLegacy(sidecar.base, toolCall('any'));
+    const answers = await Promise.all([one, other, one, other, one, other, one, other].map(ask));
+    assert.deepEqual(answers.map(({ status }) => status).sort(), [200, 200, 200, 200, 200, 429, 429, 429]);
     await redis.kill();
-    await until(async () => {
-      const { status, json } = await askLegacy(other.base, toolCall('any'));
-      return status === 429 && json.error.data.retryAfterMs === 1_000;
-    });
-    const lines = (await other.auditLines()).filter(({ decision }) => decision === 'limit');
+    await until(() => one.logged.some((line) => line.includes('is away')));
+    await until(() => other.logged.some((line) => line.includes('is away')));
+    const refused = await ask(one);
+    assert.deepEqual([refused.status, refused.headers['retry-after']], [429, '1']);
+    assert.match(refused.json.error.message, /cannot be counted now; try again in 1 s/);
+    assert.equal((await ask(other)).status, 200);
+    const lines = (await one.auditLines()).filter(({ decision }) => decision === 'limit');
     assert.match(lines.at(-1).reason, /away/);
+    const metrics = await (await fetch(`${one.admin}/metrics`)).text();
+    assert.match(metrics, /^mcp_sidecar_quota_store_up 0$/m);
+    await redis.start();
+    await until(async () => (await ask(one)).status === 200);
+    assert.match(await (await fetch(`${one.admin}/metrics`)).text(), /^mcp_sidecar_quota_store_up 1$/m);
   });
 });

@@ -278,7 +278,7 @@ const BAD: [what: string, text: string, ...problems: string[]][] = [
   [
     'a quota store that is none',
     `${WHOLE}quotaStore: { redis: x }\n`,
-    'sidecar.yaml:3:22  quotaStore.redis: must be redis://host:6379/0 or rediss://…',
+    'sidecar.yaml:3:22  quotaStore.redis: must be redis://host:6379/0 or rediss://host:6379/0',
   ],
   [
     'a password in the address of the quota store',
@@ -287,8 +287,28 @@ const BAD: [what: string, text: string, ...problems: string[]][] = [
   ],
   [
     'a password of the quota store that is not there',
-    `${WHOLE}quotaStore: { redis: "redis://redis:6379/0", password: { file: absent } }\n`,
-    'sidecar.yaml:3:64  quotaStore.password.file: this file does not exist',
+    `${WHOLE}quotaStore: { redis: "rediss://redis:6379/0", password: { file: absent } }\n`,
+    'sidecar.yaml:3:65  quotaStore.password.file: this file does not exist',
+  ],
+  [
+    'a password of the quota store that would go over the network in the clear',
+    `${WHOLE}quotaStore: { redis: "redis://redis:6379/0", password: { file: work } }\n`,
+    'sidecar.yaml:3:22  quotaStore.redis: must be rediss: a password is only sent over TLS, or to loopback (dangerouslyAllowPlaintext: true lets it through)',
+  ],
+  [
+    'what would have no effect in the address of the quota store',
+    `${WHOLE}quotaStore: { redis: "rediss://redis:6379/0?password=x" }\n`,
+    'sidecar.yaml:3:22  quotaStore.redis: must be redis://host:6379/0 or rediss://host:6379/0',
+  ],
+  [
+    'a quota store of another kind',
+    `${WHOLE}quotaStore: etcd\n`,
+    'sidecar.yaml:3:13  quotaStore: must be memory or { redis: redis://… }',
+  ],
+  [
+    'a prefix that could leave its hash tag',
+    `${WHOLE}quotaStore: { redis: "redis://localhost", prefix: "{x" }\n`,
+    'sidecar.yaml:3:51  quotaStore.prefix: must be letters, digits and . : / - _, at most 64',
   ],
   ['a policy by URL, unsigned', `policy: https://x.example/p\n${SERVER}`, `sidecar.yaml:1:9  policy: ${UNSIGNED}`],
   [

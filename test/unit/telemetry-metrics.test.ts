@@ -214,6 +214,7 @@ test('what other parts keep is asked at scrape time', () => {
     audit: () => ({ backlogBytes: 10, lostTotal: 3, failing: true }),
     policy: () => ({ loaded: 2, refused: 1, lastSuccessAt: 1_700_000_000_500 }),
     bundle: () => ({ version: 7, expiresAt: 1_500, answeredAt: undefined }),
+    quotaStore: () => ({ isReady: true, lost: 6 }),
   });
   inFlight = 7;
   const text = registry.text();
@@ -231,6 +232,8 @@ test('what other parts keep is asked at scrape time', () => {
     'mcp_sidecar_policy_last_success_timestamp_seconds 1700000000.5',
     'mcp_sidecar_policy_bundle_version 7',
     'mcp_sidecar_policy_bundle_expiry_timestamp_seconds 1.5',
+    'mcp_sidecar_quota_store_up 1',
+    'mcp_sidecar_quota_store_lost_total 6',
   ]) {
     assert.ok(text.includes(`${expected}\n`), expected);
   }
