@@ -2,11 +2,13 @@
  * Takes values out of the result of a tool call, by the bytes: everything else stays as its server wrote it. Pure.
  *
  * A server that gives `structuredContent` gives it once more as JSON text in `content` (2025-06-18, tools, structured
- * content): there, and in the text of a resource that it embeds, the same values are taken out. Text that is no JSON
- * is not searched. Linear in the bytes; values nested deeper than is looked at go as a whole.
+ * content): there, and in the text of a resource that it embeds, the same values are taken out, also where single lines
+ * are JSON. Other text is not searched, but what begins like an object and is none goes as a whole. Linear in the bytes;
+ * values nested deeper than is looked at go as a whole.
  */
 import type { Pointer } from '../../policies/policy.ts';
 import { Places, REDACTED, REDACTION_DEPTH_MAX } from '../../policies/redact.ts';
+import { err, ok, type Result } from '../../policies/result.ts';
 import {
   applyEdits,
   type Edit,
@@ -85,24 +87,36 @@ function withMirrors(bytes: Buffer, result: ByteRange, mirrored: Places, edits: 
   for (const range of textsOf(bytes, result)) {
     while (next < edits.length && edits[next]!.start <= range.start) all.push(edits[next++]!);
     if ((all.at(-1)?.end ?? 0) > range.start) continue;
-    const text = redactText(JSON.parse(bytes.toString('utf8', range.start, range.end)), mirrored);
-    if (text !== undefined) all.push({ ...range, text: JSON.stringify(text) });
+    const before: string = JSON.parse(bytes.toString('utf8', range.start, range.end));
+    const after = redactText(before, mirrored);
+    if (after !== before) all.push({ ...range, text: JSON.stringify(after) });
   }
   return [...all, ...edits.slice(next)];
 }
 
-/** `undefined`: there is nothing to take out. */
-function redactText(text: string, places: Places): string | undefined {
-  if (!/^\s*[{[]/.test(text)) return undefined;
+/** Text that begins like an object and cannot be read goes as a whole: nobody knows what is in it. */
+function redactText(text: string, places: Places): string {
+  const whole = redactJson(text, places);
+  if (whole.ok) return whole.value;
+  const lines = text.split('\n').map((line) => ({ line, redacted: redactJson(line, places) }));
+  if (/^\s*\{/.test(text) && lines.some(({ line, redacted }) => line.trim() !== '' && !redacted.ok)) return REDACTED;
+  return lines.map(({ line, redacted }) => (redacted.ok ? redacted.value : line)).join('\n');
+}
+
+const BYTE_ORDER_MARK = '\ufeff';
+
+function redactJson(given: string, places: Places): Result<string, 'no JSON'> {
+  const text = given.startsWith(BYTE_ORDER_MARK) ? given.slice(1) : given;
+  if (!(places.isHere ? /^\s*\S/ : /^\s*[{[]/).test(text)) return err('no JSON');
   try {
     JSON.parse(text);
   } catch {
-    return undefined;
+    return err('no JSON');
   }
   const bytes = Buffer.from(text);
   const edits: Edit[] = [];
   collect(bytes, skipSpace(bytes, 0), places, 0, edits);
-  return edits.length === 0 ? undefined : applyEdits(bytes, edits).toString();
+  return ok(edits.length === 0 ? given : applyEdits(bytes, edits).toString());
 }
 
 /** Where the texts of the content items stand, in order, quotes included. */

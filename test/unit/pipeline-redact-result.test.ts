@@ -51,8 +51,35 @@ const cases: Record<string, Case> = {
     after: withTexts('{"email":"[redacted]","email":"[redacted]"}'),
   },
   'text that is no JSON is not searched': {
-    before: withTexts('email: a@b', '{"email":', '"email"', ''),
-    after: withTexts('email: a@b', '{"email":', '"email"', ''),
+    before: withTexts('email: a@b', '[a](b) {"email":1}', '"email"', ''),
+    after: withTexts('email: a@b', '[a](b) {"email":1}', '"email"', ''),
+  },
+  'text that begins like an object and is none goes as a whole': {
+    before: withTexts(' {"email":', "{'email': 'a@b'}", '{"email":"a@b"} and more', '{"n":NaN}'),
+    after: withTexts('[redacted]', '[redacted]', '[redacted]', '[redacted]'),
+  },
+  'text that begins like an object stays where nothing could mirror it': {
+    before: withTexts('{"email":'),
+    pointers: ['/content/7'],
+    after: withTexts('{"email":'),
+  },
+  'lines of JSON, and a line of it in other text': {
+    before: withTexts('{"email":1}\r\n{"n":2}\n\n{"email":3}\n', 'found:\n{"email":1}\n{broken\n[{"email":2}]'),
+    after: withTexts(
+      '{"email":"[redacted]"}\r\n{"n":2}\n\n{"email":"[redacted]"}\n',
+      'found:\n{"email":"[redacted]"}\n{broken\n[{"email":2}]',
+    ),
+  },
+  'behind a byte order mark': {
+    before: withTexts('\ufeff{"email":1}', '\ufeff{"n":1}'),
+    after: withTexts('{"email":"[redacted]"}', '\ufeff{"n":1}'),
+  },
+  'a value that is no object is mirrored as such': {
+    before:
+      '{"result":{"structuredContent":"a@b","content":[{"type":"text","text":"\\"a@b\\""},{"text":"7"},{"text":"a@b"}]}}',
+    pointers: ['/structuredContent'],
+    after:
+      '{"result":{"structuredContent":"[redacted]","content":[{"type":"text","text":"\\"[redacted]\\""},{"text":"\\"[redacted]\\""},{"text":"a@b"}]}}',
   },
   'the text of an embedded resource is': {
     before: '{"id":1,"result":{"content":[{"type":"resource","resource":{"uri":"a:b","text":"{\\"email\\":1}"}}]}}',

@@ -65,6 +65,18 @@ test('headers that do not are refused', () => {
   }
 });
 
+test('a header of an argument that is absent or null is refused', () => {
+  for (const args of [undefined, {}, { region: null }])
+    assert.deepEqual(checkParamHeaders(SCHEMA, args, { 'mcp-param-region': 'eu' }), {
+      ok: false,
+      error: {
+        kind: 'headerMismatch',
+        detail: 'Mcp-Param-Region is there, and params.arguments.region is not',
+        id: undefined,
+      },
+    });
+});
+
 test('a schema whose declarations are wrong, or that is unknown, is not enforced', () => {
   const region = (declared: object) => ({
     properties: { region: { type: 'string', 'x-mcp-header': 'Region', ...declared } },
