@@ -55,6 +55,8 @@ export interface Explanation {
   /** All that the agent has: its identity's, and those that the policy gives it. */
   readonly roles: readonly string[];
   readonly targets: readonly TargetExplanation[];
+  /** The arguments as they are judged and sent: with what the policy sets and removes. */
+  readonly args: Call['args'];
   /** What would be counted if the call is let through; the tokens of its text are not, since nobody knows them yet. */
   readonly charges: readonly Charge[];
 }
@@ -67,6 +69,7 @@ export function explain(policy: CompiledPolicy, question: Question): Explanation
   return {
     decision,
     roles,
+    args: call.args,
     targets: targets.map((target) => ({ target, parts: partsIn(policy, subject, roles, target, call) })),
     charges: decision.effect === 'allow' && first !== undefined ? chargesOf(policy, subject, first, call, 0) : [],
   };

@@ -4,8 +4,10 @@
  */
 import type { Subject } from '../../policies/decision.ts';
 import { type Explanation, explain } from '../../policies/explain.ts';
+import { escapeHiddenInJson } from '../../policies/hidden-characters.ts';
 import { messageOf, QUALIFIED_NAME, type Request } from '../../policies/request.ts';
 import { err, ok, type Result } from '../../policies/result.ts';
+import { policyAt } from '../../policies/virtual.ts';
 import { findNamedPolicy, type NamedPolicy } from '../config/named-policy.ts';
 import { type LoadedPolicy, loadPolicy, policyPath } from '../config/policy-source.ts';
 import { formatProblems, type Problem } from '../config/problem.ts';
@@ -20,6 +22,7 @@ export interface PolicyExplainOptions {
   readonly role: readonly string[];
   readonly claims?: string;
   readonly user?: string;
+  readonly virtual?: string;
   readonly server?: string;
   readonly tool?: string;
   readonly prompt?: string;
@@ -35,19 +38,21 @@ type Mapping = Readonly<Record<string, unknown>>;
 
 export async function policyExplain(options: PolicyExplainOptions): Promise<number> {
   const asked = readOptions(options, Date.now());
-  if (!asked.ok) return tell(options.json, [{ message: asked.error }], `error: ${asked.error}`);
+  if (!asked.ok) return refuse(options.json, asked.error);
   const loaded = await load(options);
   if (!loaded.ok) return tell(options.json, loaded.error, formatProblems(loaded.error));
   const { policy, group } = loaded.value;
   const { request, annotations, now, claims } = asked.value;
   const agent = { name: options.agent ?? group, group, roles: options.role, claims };
+  const policyThere = policyAt(policy.policy, options.virtual);
+  if (policyThere === undefined) return refuse(options.json, `the policy has no virtual server ${options.virtual}`);
   const subject: Subject = { agent, user: options.user === undefined ? undefined : { sub: options.user, claims: {} } };
   const message = messageOf(request);
   const annotationsOf = () => annotations;
-  const explanation = explain(policy.policy, { subject, ...message, sessionId: undefined, now, annotationsOf });
+  const explanation = explain(policyThere, { subject, ...message, sessionId: undefined, now, annotationsOf });
   if (options.json)
     writeJson({ ok: true, subject, ...message, at: new Date(now).toISOString(), ...withPlaces(explanation, policy) });
-  else process.stdout.write(describe(subject, request, now, explanation, policy));
+  else process.stdout.write(describe(subject, asked.value, explanation, policy, options.virtual));
   return 0;
 }
 
@@ -60,6 +65,10 @@ function withPlaces({ targets, ...explanation }: Explanation, policy: LoadedPoli
       parts: parts.map((part) => ({ ...part, place: find(part).place, when: find(part).when })),
     })),
   };
+}
+
+function refuse(json: boolean, message: string): 2 {
+  return tell(json, [{ message }], `error: ${message}`);
 }
 
 function tell(json: boolean, problems: readonly object[], text: string): 2 {
@@ -127,10 +136,10 @@ function readMapping(option: string, text: string | undefined): Result<Mapping |
 
 function describe(
   { agent, user }: Subject,
-  request: Request,
-  now: number,
-  { decision, roles, targets, charges }: Explanation,
+  { request, now }: Asked,
+  { decision, roles, targets, charges, args }: Explanation,
   policy: LoadedPolicy,
+  virtual: string | undefined,
 ): string {
   const find = finderOf(policy);
   const who = `${agent.name}${user === undefined ? '' : ` for user ${user.sub}`}`;
@@ -140,8 +149,9 @@ function describe(
   return [
     describeDecision(decision),
     '',
-    `asked    ${nameOf(request)}, at ${new Date(now).toISOString()}`,
+    `asked    ${nameOf(request)}${virtual === undefined ? '' : ` at virtual server ${virtual}`}, at ${new Date(now).toISOString()}`,
     `by       ${who} (group ${agent.group}; ${roles.length === 0 ? 'no role' : `roles ${roles.join(', ')}`})`,
+    ...describeChange(request, args),
     '',
     ...(having.length === 0
       ? ['no role and no rule has a part in it']
@@ -150,6 +160,14 @@ function describe(
     ...(charges.length === 0 ? [] : ['', ...charges.map(describeCharge)]),
     '',
   ].join('\n');
+}
+
+function describeChange(request: Request, judged: Explanation['args']): string[] {
+  if (!('tool' in request)) return [];
+  const text = JSON.stringify(judged);
+  return text === JSON.stringify(request.args ?? {})
+    ? []
+    : [`judged   with the arguments that the policy makes of them: ${escapeHiddenInJson(text)}`];
 }
 
 function nameOf(request: Request): string {

@@ -83,6 +83,7 @@ export async function runProgram(args: readonly string[]): Promise<number> {
     .option('--resource <uri>', 'resources/read; wants --server')
     .option('--method <name>', 'any other method; wants --server')
     .option('--server <name>', 'the server, where the name does not start with it')
+    .option('--virtual <name>', 'the virtual server at whose endpoint it comes')
     .option('--args <json>', 'the arguments, or the params of --method')
     .option('--annotations <json>', 'the hints that the server gives for the tool; default: none')
     .option('--at <time>', 'when; default: now')

@@ -272,7 +272,40 @@ rules:
     assert.match(explain() ?? '', /^hide by read-only/);
   });
 
+  it('shows the arguments as the policy makes them, and judges those', () => {
+    write(
+      'p.yaml',
+      `version: 1
+rules: [ { name: ours, allow: [ { server: hub, tools: ["*"] } ], when: args.owner == "acme" } ]
+arguments: [ { name: set, server: hub, tools: [push], set: { /owner: acme }, remove: [/token] } ]
+`,
+    );
+    const explain = (...args: string[]) => sidecar('explain', '--policy', 'p.yaml', ...args).stdout;
+    const changed = explain('--tool', 'hub.push', '--args', '{"owner":"x","token":"t","q":1}');
+    assert.match(changed, /^allow by ours/);
+    assert.ok(changed.includes('judged   with the arguments that the policy makes of them: {"q":1,"owner":"acme"}\n'));
+    assert.deepEqual(JSON.parse(explain('--json', '--tool', 'hub.push')).args, { owner: 'acme' });
+    assert.doesNotMatch(explain('--tool', 'hub.push', '--args', '{"owner":"acme"}'), /judged {3}with/);
+    assert.doesNotMatch(explain('--tool', 'hub.pull'), /judged {3}with/);
+  });
+
+  it('at a virtual server nothing is there but what it names', () => {
+    write(
+      'p.yaml',
+      `version: 1
+virtualServers: { few: { tools: [hub.get_*] } }
+rules: [ { name: all, allow: [ { server: hub, tools: ["*"] } ] } ]
+`,
+    );
+    const explain = (tool: string) =>
+      sidecar('explain', '--policy', 'p.yaml', '--virtual', 'few', '--tool', tool).stdout.split('\n');
+    assert.match(explain('hub.get_x')[0]!, /^allow by all/);
+    assert.match(explain('hub.push')[0]!, /^hide by virtual server few/);
+    assert.match(explain('hub.push')[2]!, /^asked {4}tool hub\.push at virtual server few, at /);
+  });
+
   for (const [args, problem] of [
+    [['--tool', 'a.b', '--virtual', 'few'], /the policy has no virtual server few/],
     [[], /name one of --tool, --prompt, --resource and --method/],
     [['--tool', 'a.b', '--prompt', 'a.b'], /name one of/],
     [['--tool', 'b'], /write the server in front \(github\.b\), or name it by --server/],
