@@ -5,7 +5,7 @@
  * when no test ran at all. The conformance suite and the benchmark are commands of their own.
  */
 import { once } from 'node:events';
-import { globSync, mkdtempSync, rmSync } from 'node:fs';
+import { chmodSync, globSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
 import { run } from 'node:test';
@@ -34,8 +34,10 @@ const skipped: string[] = [];
 let counts = { passed: 0, failed: 0, cancelled: 0, skipped: 0 };
 
 if (files.length > 0) {
-  // What a test that is ended leaves behind goes with the run. Short: paths of sockets have 108 characters.
+  // What a test that is ended leaves behind goes with the run. Short: paths of sockets have 108 characters. Other users
+  // may pass through: some tests run a process as one.
   const folder = mkdtempSync(join(tmpdir(), 'tests-'));
+  chmodSync(folder, 0o711);
   process.once('exit', () => rmSync(folder, { recursive: true, force: true, maxRetries: 3 }));
   process.env.TMPDIR = folder;
   const events = run({

@@ -136,7 +136,7 @@ export const MODERN_LADDER: readonly Rung[] = [
     rung: 'name header',
     code: -32020,
     rationale:
-      'Required where the body names something, and compared decoded. A body that names nothing, without the header, is for the server to refuse.',
+      'Required where the body names something, and compared decoded. A body that names nothing is for the server to refuse.',
     refuse: ({ message, name }) => {
       const source = NAME_SOURCE.get(message.method);
       if (message.kind !== 'request' || source === undefined) return undefined;
@@ -145,11 +145,9 @@ export const MODERN_LADDER: readonly Rung[] = [
         return typeof named === 'string' ? mismatch(message, 'the header Mcp-Name is missing') : undefined;
       const decoded = decodeHeader(name);
       if (decoded === undefined) return mismatch(message, 'Mcp-Name is not valid base64 of UTF-8');
-      if (typeof named !== 'string')
-        return mismatch(message, `Mcp-Name is ${quote(decoded)}, but params.${source} is no string`);
-      return decoded === named
-        ? undefined
-        : mismatch(message, `Mcp-Name is ${quote(decoded)}, but params.${source} is ${quote(named)}`);
+      return typeof named === 'string' && decoded !== named
+        ? mismatch(message, `Mcp-Name is ${quote(decoded)}, but params.${source} is ${quote(named)}`)
+        : undefined;
     },
   },
 ];

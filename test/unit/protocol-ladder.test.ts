@@ -139,11 +139,6 @@ const CASES: Readonly<Record<string, Case>> = {
   'no name header': { body: CALL, headers: { ...CALL_HEADERS, name: undefined }, expected: 'headerMismatch' },
   'name header of another tool': { body: CALL, headers: { ...CALL_HEADERS, name: 'rm' }, expected: 'headerMismatch' },
   'name header in upper case': { body: CALL, headers: { ...CALL_HEADERS, name: 'Echo' }, expected: 'headerMismatch' },
-  'name header, and a body that names nothing': {
-    body: { ...CALL, params: { _meta: ENVELOPE } },
-    headers: CALL_HEADERS,
-    expected: 'headerMismatch',
-  },
   'name in base64 of another tool': {
     body: CALL,
     headers: { ...CALL_HEADERS, name: base64('rm') },
