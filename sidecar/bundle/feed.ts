@@ -7,14 +7,15 @@
  *
  * A bundle that expires while it is in force stays in force: a server of files that is down for long must not stop every
  * agent of a fleet. It is said once as an error and in the audit, and the metrics carry the time of expiry to alarm on.
+ * One whose key is no longer pinned stays likewise, but for whatever version the pinned keys sign next.
  */
 import type { BundleSource, Environment } from '../config/policy-source.ts';
 import type { Look, PolicyFeed, PolicyToUse } from '../policy-reload.ts';
 import { download } from './download.ts';
 import { keep } from './kept-copy.ts';
 import { type OpenedBundle, takeBundle } from './open.ts';
-import { readPublicKeys } from './public-key.ts';
-import { isExpired, type VerifiedBundle } from './verify.ts';
+import { type PublicKey, readPublicKeys } from './public-key.ts';
+import { isExpired, type VerifiedBundle, verifyBundle } from './verify.ts';
 
 export interface BundleNotice {
   readonly level: 'info' | 'warn' | 'error';
@@ -24,7 +25,8 @@ export interface BundleNotice {
     | 'policy.copyUsed'
     | 'policy.copyRefused'
     | 'policy.copyFailed'
-    | 'policy.expired';
+    | 'policy.expired'
+    | 'policy.unpinned';
   readonly sentence: string;
 }
 
@@ -65,6 +67,8 @@ export class BundleFeed implements PolicyFeed {
   #failures: number;
   #answeredAt: number | undefined;
   #hasToldExpiry = false;
+  /** A pinned key vouches for what is in force. */
+  #isPinned = true;
 
   private constructor(
     source: BundleSource,
@@ -130,15 +134,16 @@ export class BundleFeed implements PolicyFeed {
 
   async #ask(signal: AbortSignal): Promise<Look> {
     const { keys: files, group, shownUrl } = this.#source;
-    const answer = await download(this.#source, this.#etag, signal);
+    const keys = await readPublicKeys(files);
+    if (keys.ok) await this.#lookAtPins(keys.value);
+    const answer = await download(this.#source, this.#isPinned ? this.#etag : undefined, signal);
     if (signal.aborted) return { kind: 'nothingNew' };
     if (!answer.ok) return this.#failed(answer.error);
     this.#answered();
     if (answer.value === undefined) return { kind: 'good', loaded: this.#policy };
 
-    const keys = await readPublicKeys(files);
     if (!keys.ok) return { kind: 'refused', problems: `bundle.keys: ${keys.error}` };
-    const situation = { group, latest: this.#bundle, now: this.#ports.now() };
+    const situation = { group, latest: this.#isPinned ? this.#bundle : undefined, now: this.#ports.now() };
     const taken = await takeBundle(answer.value.text, keys.value, situation, this.#environment);
     if (!taken.ok) return { kind: 'refused', problems: `the bundle at ${shownUrl} ${taken.error}` };
     const { bundle, loaded } = taken.value;
@@ -146,9 +151,22 @@ export class BundleFeed implements PolicyFeed {
     if (bundle.text !== this.#bundle.text) await this.#keep(bundle);
     if (bundle.digest !== this.#bundle.digest) this.#hasToldExpiry = false;
     this.#bundle = bundle;
+    this.#isPinned = true;
     this.#policy = loaded;
     this.#etag = answer.value.etag;
     return { kind: 'good', loaded };
+  }
+
+  /** What a key has signed ends with its pin, its version too: a stolen key must not block all versions to come. */
+  async #lookAtPins(keys: readonly PublicKey[]): Promise<void> {
+    const { ok: isPinned } = await verifyBundle(this.#bundle.text, keys);
+    if (this.#isPinned && !isPinned)
+      this.#tell(
+        'error',
+        'policy.unpinned',
+        `version ${this.#bundle.version} of the policy is signed by no key that is pinned now: it stays in force until ${this.#source.shownUrl} has one that is, of whatever version, and a restart will refuse it`,
+      );
+    this.#isPinned = isPinned;
   }
 
   #failed(sentence: string): Look {

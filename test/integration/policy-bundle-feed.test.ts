@@ -158,7 +158,24 @@ test('a key is rotated without a restart: both pinned, signed anew, the old one 
   await server.open();
   server.publish(await signBundle(signer, { version: 8 }));
   assert.equal((await feed.look(never)).kind, 'refused');
-  assert.deepEqual(events(), []);
+  assert.deepEqual(events(), ['policy.unpinned']);
+});
+
+test('a stolen key is unpinned without a restart: told once, and any version of a pinned key comes into force', async (context) => {
+  const { server, source, pin } = await placeOf(context);
+  server.publish(await signBundle(signer, { version: 999_999 }));
+  const { feed, events } = await opened(source);
+  const next = makeSigner();
+  pin(next);
+  assert.equal((await feed.look(never)).kind, 'refused', 'the server has nothing else, and is not told an ETag');
+  assert.equal((await feed.look(never)).kind, 'refused');
+  assert.deepEqual(events(), ['policy.unpinned']);
+  server.publish(await signBundle(next, { version: 8 }));
+  assert.equal((await feed.look(never)).kind, 'good');
+  assert.equal(feed.figures.version, 8);
+  server.publish(await signBundle(next, { version: 7 }));
+  assert.equal((await feed.look(never)).kind, 'refused', 'versions only grow again');
+  assert.deepEqual(events(), ['policy.unpinned']);
 });
 
 test('what a key signed is forgotten with its pin: a stolen key cannot block all versions to come', async (context) => {
