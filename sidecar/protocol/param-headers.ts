@@ -17,7 +17,7 @@ const PASSED = ok(undefined);
 
 /**
  * Refuses a call whose headers do not say what its arguments say: missing, different, not decodable, or there for an
- * argument that is absent or null. One that is no primitive is not compared. A schema whose declarations are themselves wrong is not
+ * argument that is absent, null or no primitive, which needs none. A schema whose declarations are themselves wrong is not
  * enforced: the server that wrote it answers for it.
  *
  * @param inputSchema As `tools/list` gave it; `undefined` when the tool is not known.
@@ -32,9 +32,7 @@ export function checkParamHeaders(
     const value = valueAt(args, path);
     const text = textOf(value);
     const sent = headers[nameOf(header)];
-    if (sent !== undefined && (value === undefined || value === null))
-      return refuse(`Mcp-Param-${header} is there, and params.arguments.${path.join('.')} is not`);
-    if (text === undefined) continue;
+    if (text === undefined && sent === undefined) continue;
     if (typeof sent !== 'string') return refuse(`the header Mcp-Param-${header} is missing or repeated`);
     const decoded = decodeHeader(trimHeader(sent));
     if (decoded === undefined) return refuse(`Mcp-Param-${header} is not valid base64 of UTF-8`);

@@ -212,11 +212,20 @@ describe('Mcp-Param-*', () => {
     }
   });
 
-  test('of a tool whose schema is not known goes through', async (context) => {
+  test('of a tool that was not listed yet: the server is asked first, once', async (context) => {
     const sidecar = await started(context, policy);
-    const answer = await callModern(sidecar, 'query', { 'mcp-param-region': 'us' }, { region: 'eu' });
-    assert.equal(answer.status, 200);
-    assert.deepEqual(methodsSeen(upstream), ['tools/call']);
+    const wrong = await callModern(sidecar, 'query', { 'mcp-param-region': 'us' }, { region: 'eu' });
+    assert.deepEqual([wrong.status, wrong.json.error.code], [400, -32020]);
+    assert.equal((await callModern(sidecar, 'query', { 'mcp-param-region': 'eu' }, { region: 'eu' })).status, 200);
+    assert.deepEqual(methodsSeen(upstream), ['tools/list', 'tools/call']);
+  });
+
+  test('of a tool that the server does not list goes through', async (context) => {
+    upstream.answer = toolServer({ era: 'modern', tools: [hidden] });
+    const sidecar = await started(context, policy);
+    await callModern(sidecar, 'query', { 'mcp-param-region': 'us' }, { region: 'eu' });
+    assert.deepEqual(methodsSeen(upstream), ['tools/list', 'tools/call']);
+    assert.equal(upstream.seen.at(-1)!.headers['mcp-param-region'], 'us');
   });
 
   test('of a tool that is hidden does not tell that there is one', async (context) => {

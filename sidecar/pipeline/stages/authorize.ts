@@ -2,9 +2,10 @@
  * Stage 7. Asks the policy and issues the permit. The one compiled decision judges the call here, filters the lists in
  * `inspect` (through the permit) and is what the audit records: what an agent sees is what it can call.
  *
- * Waits for nothing, but where a condition looks at a tool's annotations, or pins have to hold, and the tool is not
- * known: then for the server's list of tools.
+ * Waits for nothing, but where a condition looks at a tool's annotations, pins have to hold, or headers repeat arguments,
+ * and the tool is not known: then for the server's list of tools.
  */
+import type { IncomingHttpHeaders } from 'node:http';
 import {
   type ArgumentPlan,
   type ArgumentProblem,
@@ -72,12 +73,13 @@ function learnWhatIsNeeded(
   policy: CompiledPolicy,
   ports: AuthorizePorts,
 ): Promise<unknown> | undefined {
-  const { message, route, era } = exchange;
+  const { message, route, era, request } = exchange;
   const rules =
     message?.method === 'tools/call' ? argumentRulesFor(policy, route.server, String(message.params?.name)) : [];
   const validates = rules.some(({ validate }) => validate);
-  // In 2026-07-28 a tool may want arguments repeated as headers, and those have to follow.
-  const needsSchema = validates || (era === 'modern' && rules.length > 0);
+  // In 2026-07-28 a tool may want arguments repeated as headers: those have to follow, and to say what the arguments say.
+  const needsSchema =
+    validates || (era === 'modern' && (rules.length > 0 || paramHeaderIn(request.headers) !== undefined));
   const needsTools = needsSchema || policy.usesAnnotations || ports.pins.needsTools(route.server);
   const learning = needsTools ? learnTool(exchange, ports.catalog) : undefined;
   const loading = validates ? ports.schemas.load() : undefined;
@@ -175,12 +177,17 @@ function settleParamHeaders(
   const checked = checkParamHeaders(schema, sentArgs, headers);
   if (!checked.ok) return { kind: 'malformed', reason: checked.error };
   if (plan === undefined || !exchange.argumentsChanged) return undefined;
-  const param = Object.keys(headers).find((header) => header.startsWith(PARAM_PREFIX));
+  const param = paramHeaderIn(headers);
   if (param !== undefined && !catalog.knows(server, name)) {
     const detail = `policy changes the arguments of ${name}, and which of them ${param} repeats is not known`;
     return { kind: 'forbidden', rule: [...plan.removes, ...plan.sets][0]!.rule, detail };
   }
   exchange.paramHeaders = paramHeadersOf(schema, args);
+  return undefined;
+}
+
+function paramHeaderIn(headers: IncomingHttpHeaders): string | undefined {
+  for (const name in headers) if (name.startsWith(PARAM_PREFIX)) return name;
   return undefined;
 }
 
