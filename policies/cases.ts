@@ -1,14 +1,14 @@
 /**
  * Cases of a policy: a request each, and what is expected of it. Pure: reading them is the loader's.
  *
- * What they cover: a rule or a role when it decided some case (in audit mode: would have), a quota when a case that is
- * let through is counted by it. That is a measure of what nobody has tried, not of what is right: a rule with a condition
- * wants a case on either side.
+ * What they cover: a rule or a role when it decided some case (in audit mode: would have), a quota or budget when a
+ * case that is let through is counted by it. That is a measure of what nobody has tried, not of what is right: a rule
+ * with a condition wants a case on either side.
  */
 import type { Decision, Refused } from './decision.ts';
 import { type Explanation, explain } from './explain.ts';
 import { changedBody, type Question } from './judge.ts';
-import type { CompiledPolicy } from './policy.ts';
+import type { CompiledPolicy, CompiledQuota } from './policy.ts';
 import { redactArguments } from './redact.ts';
 import { policyAt } from './virtual.ts';
 
@@ -91,9 +91,9 @@ function sorted(value: unknown): unknown {
   return Object.fromEntries(entries.map(([key, inner]) => [key, sorted(inner)]));
 }
 
-/** A rule, role or quota, and whether some case covers it. */
+/** A rule, role, quota or budget, and whether some case covers it. */
 export interface Coverable {
-  readonly kind: 'role' | 'rule' | 'quota';
+  readonly kind: 'role' | 'rule' | CompiledQuota['kind'];
   readonly name: string;
   readonly covered: boolean;
 }
@@ -112,6 +112,6 @@ export function coverageOf(policy: CompiledPolicy, results: readonly CaseResult[
       const covered = deciding.has(label);
       return role === undefined ? { kind: 'rule', name: label, covered } : { kind: 'role', name: role, covered };
     }),
-    ...policy.quotas.map(({ name }): Coverable => ({ kind: 'quota', name, covered: charging.has(name) })),
+    ...policy.quotas.map(({ name, kind }): Coverable => ({ kind, name, covered: charging.has(name) })),
   ];
 }

@@ -111,6 +111,27 @@ describe('policy test', () => {
     for (const wrong of ['101', '-1', 'all', '']) assert.equal(sidecar('test', '--coverage', wrong).status, 2, wrong);
   });
 
+  for (const [name, quotas, places] of [
+    ['alone', '', ['  budget purse (policy.yaml:3)']],
+    [
+      'beside a quota',
+      'quotas: [ { name: calls, key: [agent], calls: 60/min, when: "false" } ]\n',
+      ['  quota calls (policy.yaml:5)', '  budget purse (policy.yaml:3)'],
+    ],
+  ] as [string, string, string[]][])
+    it(`a budget that no case is counted by, ${name}`, () => {
+      const budget =
+        'budgets: [ { name: purse, key: [agent], cost: 5/day, when: "false" } ]\nprices: [ { tools: ["*"], perCall: 1 } ]\n';
+      write('policy.yaml', `version: 1\nroles: { reader: { allow: [ { tools: [get_x] } ] } }\n${budget}${quotas}`);
+      write(
+        'policy.cases.yaml',
+        'cases: [ { name: x, agent: { name: a, roles: [reader] }, request: { tool: hub.get_x }, expect: allow } ]\n',
+      );
+      const { status, stdout, stderr } = sidecar('test', 'policy.yaml');
+      assert.deepEqual([status, stderr], [0, '']);
+      assert.deepEqual(stdout.split('\n').slice(2, -1), places);
+    });
+
   it('cases of folders, of a policy in several files, of the library, and with the policy in them', () => {
     mkdirSync(join(folder, 'policies'));
     write('policies/a.yaml', 'version: 1\nroles: { reader: { allow: [ { tools: [get_*] } ] } }\n');
