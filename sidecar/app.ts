@@ -5,13 +5,11 @@
  * it again in the right order.
  */
 import { randomBytes } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { setTimeout as delay } from 'node:timers/promises';
 import { amountOf } from '../policies/budget.ts';
 import type { Usage } from '../policies/charge.ts';
 import type { CompiledPolicy } from '../policies/policy.ts';
-import { redactArguments } from '../policies/redact.ts';
 import { err, ok, type Result } from '../policies/result.ts';
 import { type AdminServer, createAdminServer } from './admin/server.ts';
 import type { BundleFeed, BundleFigures, BundleStart } from './bundle/feed.ts';
@@ -20,17 +18,19 @@ import { packageVersion } from './config/package-folder.ts';
 import type { BundleSource, Environment } from './config/policy-source.ts';
 import { formatProblems } from './config/problem.ts';
 import { showAddress } from './config/quantity.ts';
-import type { Config, McpListener } from './config/schema.ts';
-import { serverBehind, withoutEndpoint } from './config/virtual-endpoint.ts';
+import type { Config } from './config/schema.ts';
+import { withoutEndpoint } from './config/virtual-endpoint.ts';
 import type { Credential } from './credentials/credential.ts';
 import { createIdentities, type Identities } from './identity/create.ts';
-import { removeStaleSocket } from './identity/socket-file.ts';
-import { type Listener, type ListenTls, openListener } from './listener.ts';
+import { openListeners } from './listeners.ts';
 import { LockReload } from './lock-reload.ts';
 import { AnswerCache } from './pipeline/answer-cache.ts';
 import { ArgumentSchemas } from './pipeline/argument-schema.ts';
 import { type Next, type Stack, stack } from './pipeline/compose.ts';
-import { Exchange, type Permitted, type Route } from './pipeline/exchange.ts';
+import { challengeFor, guardPorts } from './pipeline/endpoints.ts';
+import { Exchange, type Permitted } from './pipeline/exchange.ts';
+import { createMemoryPressure } from './pipeline/memory-pressure.ts';
+import { argumentsJson } from './pipeline/recorded-arguments.ts';
 import { HttpReply } from './pipeline/reply.ts';
 import { createSessions } from './pipeline/sessions.ts';
 import { Admission, admit } from './pipeline/stages/admit.ts';
@@ -38,7 +38,7 @@ import { authorize } from './pipeline/stages/authorize.ts';
 import { cache } from './pipeline/stages/cache.ts';
 import { credential } from './pipeline/stages/credential.ts';
 import { forward } from './pipeline/stages/forward.ts';
-import { type GuardPorts, guard, hostNameOf } from './pipeline/stages/guard.ts';
+import { guard } from './pipeline/stages/guard.ts';
 import { identify } from './pipeline/stages/identify.ts';
 import { inspect } from './pipeline/stages/inspect.ts';
 import { observe } from './pipeline/stages/observe.ts';
@@ -143,12 +143,12 @@ export function buildPipeline(house: House): Stack<Exchange, never> {
         admit(house.admission, {
           limits,
           isShared: sharesPlaces(config),
-          memoryPressure,
+          memoryPressure: createMemoryPressure(monotonic),
           auditFailing: () => house.audit.failing(),
         }),
       )
       // By the head alone: a rebinding page must not even learn who is known here.
-      .push('guard', guard(guardPorts(house)))
+      .push('guard', guard(guardPorts({ ...house, policy: () => policy.active.policy })))
       // Before the body: a stranger can make us read no more than a small body for its id.
       .push('identify', identify({ methods: house.identities.methods, challenge: challengeFor(config) }))
       // The only parse. What could be read in two ways ends here.
@@ -480,171 +480,12 @@ async function startPins(
   return ok({ pins, reload: await LockReload.start(config.pins, { pins, record, log }) });
 }
 
-type OnRequest = (request: IncomingMessage, response: ServerResponse) => void;
-
-async function openListeners(
-  config: Config,
-  { sockets }: Identities,
-  onRequest: OnRequest,
-  refused: RefusedConnections,
-  log: Log,
-): Promise<Result<readonly Listener[], string>> {
-  const { limits, listen } = config;
-  const open: Listener[] = [];
-  const handlers = {
-    onRequest,
-    onError: (message: string) => log.error(message),
-    onRefused: (kind: string) => refused.refused(kind),
-  };
-  const fail = (message: string): Result<never, string> => {
-    for (const listener of open) listener.destroy();
-    return err(message);
-  };
-  for (const target of listen.mcp) {
-    if (target.kind === 'unix') {
-      const room = await removeStaleSocket(target.path);
-      if (!room.ok) return fail(room.error);
-    }
-    const tls = target.kind === 'tcp' && target.tls !== undefined ? await readListenTls(target.tls) : ok(undefined);
-    if (!tls.ok) return fail(tls.error);
-    const listener = await openListener(
-      // Whoever may open the socket is the group: nobody else on the machine is.
-      target.kind === 'tcp' ? { ...target, tls: tls.value } : { ...target, mode: 0o600 },
-      limits,
-      handlers,
-    );
-    if (listener.ok) open.push(listener.value);
-    // The default names both loopbacks, and some containers have no IPv6.
-    else if (target.kind === 'tcp' && target.host === '::1' && open.length > 0) log.warn(listener.error);
-    else return fail(listener.error);
-  }
-  for (const { path, mode, onConnection } of sockets) {
-    const room = await removeStaleSocket(path);
-    if (!room.ok) return fail(room.error);
-    const listener = await openListener({ kind: 'unix', path, mode }, limits, { ...handlers, onConnection });
-    if (!listener.ok) return fail(listener.error);
-    open.push(listener.value);
-  }
-  return ok(open);
-}
-
-async function readListenTls(
-  tls: NonNullable<Extract<McpListener, { kind: 'tcp' }>['tls']>,
-): Promise<Result<ListenTls, string>> {
-  try {
-    const [cert, key, clientCa] = await Promise.all([
-      readFile(tls.cert, 'utf8'),
-      readFile(tls.key, 'utf8'),
-      tls.clientCa === undefined ? undefined : readFile(tls.clientCa, 'utf8'),
-    ]);
-    return ok({ cert, key, clientCa });
-  } catch (error) {
-    const { path, code } = error as NodeJS.ErrnoException;
-    return err(`listen.mcp: ${path} cannot be read (${code})`);
-  }
-}
-
-function guardPorts({ config, upstreams, policy }: House): GuardPorts {
-  const names = [...upstreams.keys()];
-  const servers = names.map((name) => `/servers/${name}/mcp`).join(', ');
-  const routes = new Map<string, Route>(
-    names.map((server) => [`/servers/${server}/mcp`, { server, virtual: undefined, upstream: upstreams.get(server)! }]),
-  );
-  if (names.length === 1) routes.set('/mcp', routes.get(`/servers/${names[0]}/mcp`)!);
-  const routeOfVirtual = (name: string): Route | string => {
-    const virtual = policy.active.policy.virtualServers.get(name);
-    if (virtual === undefined) return 'No such endpoint';
-    const server = serverBehind(name, virtual, (one) => upstreams.has(one));
-    if (!server.ok) return server.error;
-    return { server: server.value, virtual: name, upstream: upstreams.get(server.value)! };
-  };
-  const listened = config.listen.mcp.flatMap((target) => (target.kind === 'tcp' ? [showAddress(target)] : []));
-  return {
-    routeOf: (pathname) => {
-      const route = routes.get(pathname);
-      if (route !== undefined) return route;
-      if (pathname === '/mcp') return `Several servers are configured, each with its own path: ${servers}`;
-      // By the policy of this moment: a reload may bring a virtual server, or take it away.
-      const [, virtual] = VIRTUAL_PATH.exec(pathname) ?? [];
-      return virtual === undefined ? 'No such endpoint' : routeOfVirtual(virtual);
-    },
-    allowedHosts: new Set(
-      ['localhost', '127.0.0.1', '[::1]', ...listened, ...(config.listen.allowedHosts ?? [])].map(hostNameOf),
-    ),
-    allowedOrigins: new Set((config.listen.allowedOrigins ?? []).map((origin) => origin.toLowerCase())),
-    resourceMetadata: presentsToken(config) ? resourceMetadata : undefined,
-  };
-}
-
-const VIRTUAL_PATH = /^\/virtual\/([a-z0-9-]{1,63})\/mcp$/;
-
-/** Callers show something in a header, so that they must be told how (RFC 9728). */
-function presentsToken({ identify }: Config): boolean {
-  return identify.some(({ type }) => type === 'apiKey');
-}
-
-/** RFC 9728 section 2. No authorization server: keys are handed out by whoever configures the sidecar. */
-function resourceMetadata(request: IncomingMessage, resourcePath: string): string {
-  return JSON.stringify({
-    resource: `${originOf(request)}${resourcePath}`,
-    bearer_methods_supported: ['header'],
-    resource_name: 'MCP sidecar',
-  });
-}
-
-/** RFC 6750 section 3, RFC 9728 section 5.1. */
-function challengeFor(config: Config): (request: IncomingMessage) => string {
-  if (!presentsToken(config)) return () => 'Bearer realm="mcp-sidecar"';
-  return (request) =>
-    `Bearer realm="mcp-sidecar", resource_metadata="${originOf(request)}/.well-known/oauth-protected-resource${pathOf(request)}"`;
-}
-
-/** The guard has let only known hosts and paths through, so what is quoted here is one of ours. */
-function originOf({ headers, socket }: IncomingMessage): string {
-  return `${'encrypted' in socket ? 'https' : 'http'}://${headers.host}`;
-}
-
-function pathOf({ url = '' }: IncomingMessage): string {
-  return url.split('?', 1)[0]!;
-}
-
-/** The agent's own bytes where nothing was redacted; an audit line has no room for line ends. */
-function argumentsJson({ message, targets, route, policy }: Exchange): string | undefined {
-  const range = message?.layout.arguments;
-  const target = targets[0];
-  if (message === undefined || range === undefined || target === undefined) return undefined;
-  if (route === undefined || policy === undefined) return undefined;
-  const name = target.kind === 'resource' ? target.uri : target.name;
-  const { value, redacted } = redactArguments(policy, route.server, name, message.params?.arguments);
-  if (redacted) return JSON.stringify(value);
-  const text = message.bytes.toString('utf8', range.start, range.end);
-  return /[\r\n]/.test(text) ? JSON.stringify(value) : text;
-}
-
 function sharesPlaces({ identify }: Config): boolean {
   return identify.reduce((count, { agents }) => count + Object.keys(agents).length, 0) > 1;
 }
 
 function breakerOptions({ breaker }: Config) {
   return { failures: breaker.failures, openMs: breaker.open, openMaxMs: breaker.openMax };
-}
-
-/** Above this share of the memory that the process may use, requests are shed. */
-const MEMORY_SHARE_MAX = 0.9;
-const MEMORY_LOOK_MS = 1_000;
-let memoryLookedAt = Number.NEGATIVE_INFINITY;
-let memoryIsShort: string | undefined;
-
-function memoryPressure(): string | undefined {
-  const now = monotonic();
-  if (now - memoryLookedAt < MEMORY_LOOK_MS) return memoryIsShort;
-  memoryLookedAt = now;
-  // 0 or absent where no control group bounds the process.
-  const limit = process.constrainedMemory();
-  const used = process.memoryUsage.rss();
-  memoryIsShort =
-    limit > 0 && used > limit * MEMORY_SHARE_MAX ? `memory is short: ${used} of ${limit} bytes` : undefined;
-  return memoryIsShort;
 }
 
 function monotonic(): number {

@@ -1,0 +1,16 @@
+/** What the audit records of a call's arguments. */
+import { redactArguments } from '../../policies/redact.ts';
+import type { Exchange } from './exchange.ts';
+
+/** The agent's own bytes where nothing was redacted; an audit line has no room for line ends. */
+export function argumentsJson({ message, targets, route, policy }: Exchange): string | undefined {
+  const range = message?.layout.arguments;
+  const target = targets[0];
+  if (message === undefined || range === undefined || target === undefined) return undefined;
+  if (route === undefined || policy === undefined) return undefined;
+  const name = target.kind === 'resource' ? target.uri : target.name;
+  const { value, redacted } = redactArguments(policy, route.server, name, message.params?.arguments);
+  if (redacted) return JSON.stringify(value);
+  const text = message.bytes.toString('utf8', range.start, range.end);
+  return /[\r\n]/.test(text) ? JSON.stringify(value) : text;
+}
