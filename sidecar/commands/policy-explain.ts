@@ -11,6 +11,7 @@ import { policyAt } from '../../policies/virtual.ts';
 import { findNamedPolicy, type NamedPolicy } from '../config/named-policy.ts';
 import { type LoadedPolicy, loadPolicy, policyPath } from '../config/policy-source.ts';
 import { formatProblems, type Problem } from '../config/problem.ts';
+import { describeCharge, showCharge } from './charge-text.ts';
 import { writeJson } from './check.ts';
 import { describeDecision, describePart, finderOf, havingPart } from './policy-text.ts';
 
@@ -51,15 +52,16 @@ export async function policyExplain(options: PolicyExplainOptions): Promise<numb
   const annotationsOf = () => annotations;
   const explanation = explain(policyThere, { subject, ...message, sessionId: undefined, now, annotationsOf });
   if (options.json)
-    writeJson({ ok: true, subject, ...message, at: new Date(now).toISOString(), ...withPlaces(explanation, policy) });
+    writeJson({ ok: true, subject, ...message, at: new Date(now).toISOString(), ...shown(explanation, policy) });
   else process.stdout.write(describe(subject, asked.value, explanation, policy, options.virtual));
   return 0;
 }
 
-function withPlaces({ targets, ...explanation }: Explanation, policy: LoadedPolicy) {
+function shown({ targets, charges, ...explanation }: Explanation, policy: LoadedPolicy) {
   const find = finderOf(policy);
   return {
     ...explanation,
+    charges: charges.map(showCharge),
     targets: targets.map(({ target, parts }) => ({
       target,
       parts: parts.map((part) => ({ ...part, place: find(part).place, when: find(part).when })),
@@ -175,8 +177,4 @@ function nameOf(request: Request): string {
   if ('prompt' in request) return `prompt ${request.prompt}`;
   if ('resource' in request) return `resource ${request.resource.uri} of ${request.resource.server}`;
   return `method ${'method' in request ? request.method : ''} of ${request.server}`;
-}
-
-function describeCharge({ quota, dimension, limit, windowMs }: Explanation['charges'][number]): string {
-  return `counted by ${quota}: ${limit} ${dimension} in ${windowMs / 1000} s`;
 }

@@ -286,6 +286,40 @@ rules:
     assert.deepEqual(charges, []);
   });
 
+  it('counts in the units in which the policy is written', () => {
+    write(
+      'p.yaml',
+      `version: 1
+rules: [ { name: all, allow: [ { tools: ["*"] } ] } ]
+quotas: [ { name: few, key: [agent], calls: 60/min, tokens: 2000/hour, burst: 5/10s, concurrent: 4 } ]
+budgets: [ { name: daily, key: [agent], cost: 5/day }, { name: monthly, key: [agent], cost: 100.50/month } ]
+prices: [ { perCall: 0.01 } ]
+`,
+    );
+    const explain = (...args: string[]) => sidecar('explain', '--policy', 'p.yaml', '--tool', 'hub.x', ...args).stdout;
+    assert.deepEqual(
+      explain()
+        .split('\n')
+        .filter((line) => line.startsWith('counted by')),
+      [
+        'counted by few: 60 calls in 60 s',
+        'counted by few: 2000 tokens in 3600 s',
+        'counted by few: 5 calls in 10 s',
+        'counted by few: 4 at a time',
+        'counted by daily: 5/day',
+        'counted by monthly: 100.5/month',
+      ],
+    );
+    assert.deepEqual(JSON.parse(explain('--json')).charges, [
+      { quota: 'few', dimension: 'calls', limit: 60, window: '60s' },
+      { quota: 'few', dimension: 'tokens', limit: 2000, window: '3600s' },
+      { quota: 'few', dimension: 'calls', limit: 5, window: '10s' },
+      { quota: 'few', dimension: 'concurrent', limit: 4 },
+      { quota: 'daily', dimension: 'cost', limit: 5, window: 'day' },
+      { quota: 'monthly', dimension: 'cost', limit: 100.5, window: 'month' },
+    ]);
+  });
+
   it('takes the hints of a tool as given', () => {
     const explain = (...args: string[]) =>
       sidecar('explain', '--policy', 'library/read-only', '--tool', 'hub.x', ...args).stdout.split('\n', 1)[0];
