@@ -1,6 +1,7 @@
 /**
  * Rows as a table for people, and as CSV (RFC 4180) for spreadsheets. Names in them come from agents.
  */
+import { showHidden } from '../../policies/hidden-characters.ts';
 import { printable } from './printable.ts';
 
 export type Cell = string | number | undefined;
@@ -33,10 +34,13 @@ function lengthOf(text: string): number {
   return [...text].length;
 }
 
-/** What a spreadsheet would take for a formula when a cell begins with it. */
-const FORMULA = /^[=+\-@\t\r]/;
+/** What a spreadsheet would compute: a text that begins so, in the wide forms of East Asian keyboards too. */
+const FORMULA = /^(?:[\t\r\n]|\s*[=+\-@\uff1d\uff0b\uff0d\uff20])/;
 
-/** Lines end in CRLF. A text that a spreadsheet would compute gets an apostrophe in front, as OWASP advises. */
+/**
+ * Every text is quoted, so that no character ends its cell, whatever the reader takes for a separator. One that a
+ * spreadsheet would compute gets an apostrophe in front, as OWASP advises. Lines end in CRLF.
+ */
 export function csvText(header: readonly string[], rows: readonly (readonly Cell[])[]): string {
   return [header, ...rows].map((row) => `${row.map(csvCell).join(',')}\r\n`).join('');
 }
@@ -44,6 +48,6 @@ export function csvText(header: readonly string[], rows: readonly (readonly Cell
 function csvCell(cell: Cell): string {
   if (cell === undefined) return '';
   if (typeof cell === 'number') return String(cell);
-  const safe = FORMULA.test(cell) ? `'${cell}` : cell;
-  return /[",\r\n]|^\s|\s$/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+  const text = showHidden(cell).replaceAll('"', '""');
+  return `"${FORMULA.test(text) ? "'" : ''}${text}"`;
 }

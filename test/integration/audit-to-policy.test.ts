@@ -242,8 +242,11 @@ describe('the commands', () => {
     assert.equal(table.code, 0);
     assert.match(table.stdout, /^agent +server +tool +calls +refused .*\ntriage +github +push_files +2 +0 /);
     const csv = await sidecar(['audit', 'report', '--audit', 'audit.jsonl', '--format', 'csv', '--by', 'agent']);
-    assert.match(csv.stdout, /^agent,calls,refused,limited,errors,tokensIn,tokensOut,cost,p50Ms,p99Ms\r\ntriage,3,0,/);
-    assert.match(csv.stdout, /\r\n'=1\+1,1,1,0,0,/);
+    assert.match(
+      csv.stdout,
+      /^"agent","calls","refused","limited","errors","tokensIn","tokensOut","cost","p50Ms","p99Ms"\r\n"triage",3,0,/,
+    );
+    assert.match(csv.stdout, /\r\n"'=1\+1",1,1,0,0,/);
     const stdin = await sidecar(
       ['audit', 'report', '--audit', '-', '--json', '--since', '2026-11-20'],
       line(1) + line(2, { startedAt: 0 }),

@@ -26,26 +26,36 @@ it('a table is aligned, numbers to the right, and nothing in it steers a termina
 
 describe('CSV', () => {
   const cells: [string | number | undefined, string][] = [
-    ['plain', 'plain'],
+    ['plain', '"plain"'],
+    ['', '""'],
     [undefined, ''],
     [1.5, '1.5'],
     [-1, '-1'],
     ['a,b', '"a,b"'],
     ['say "hi"', '"say ""hi"""'],
     ['two\nlines', '"two\nlines"'],
-    ['two\rlines', '"two\rlines"'],
+    ['two\rlines', '"two\\u{d}lines"'],
     [' led', '" led"'],
-    ['=1+1', "'=1+1"],
-    ['+1', "'+1"],
-    ['-1', "'-1"],
-    ['@sum', "'@sum"],
-    ['\t=1', "'\t=1"],
-    ['\r=1', `"'\r=1"`],
+    ['a=1', '"a=1"'],
+    ['=1+1', `"'=1+1"`],
+    ['+1', `"'+1"`],
+    ['-1', `"'-1"`],
+    ['@sum', `"'@sum"`],
+    [' =1', `"' =1"`],
+    ['\uff1d1', `"'\uff1d1"`],
+    ['\uff0b1', `"'\uff0b1"`],
+    ['\uff0d1', `"'\uff0d1"`],
+    ['\uff20sum', `"'\uff20sum"`],
+    ['\t=1', `"'\t=1"`],
+    ['\n=1', `"'\n=1"`],
+    ['\r\n=1', `"'\r\n=1"`],
+    ['\r=1', '"\\u{d}=1"'],
+    ['x;=1', '"x;=1"'],
     ['=HYPERLINK("x","y")', `"'=HYPERLINK(""x"",""y"")"`],
-    ['a=1', 'a=1'],
+    ['\u001b[2J', '"\\u{1b}[2J"'],
   ];
   for (const [cell, expected] of cells)
-    it(`${JSON.stringify(cell)}`, () => assert.equal(csvText(['h'], [[cell]]), `h\r\n${expected}\r\n`));
+    it(`${JSON.stringify(cell)}`, () => assert.equal(csvText(['h'], [[cell]]), `"h"\r\n${expected}\r\n`));
 });
 
 it('a long name is cut, and hidden characters show', () => {
