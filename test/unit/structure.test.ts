@@ -80,7 +80,49 @@ const linesWith = (pattern: RegExp) => (tree: SourceTree) =>
     text.split('\n').flatMap((line, index) => (pattern.test(line) ? [`${path}:${index + 1}: ${line.trim()}`] : [])),
   );
 
+const SOURCE_NAME = /`[\w.*-]+\.ts`/g;
+
+/** Names of files in a README whose table lists files; `certificate*.ts` stands for all of that beginning. */
+function filesInTable(readme: string): RegExp[] {
+  const rows = readme.split('\n').flatMap((line) => line.match(/^\|([^|]*)\|/)?.[1] ?? []);
+  if (new Set(rows.join('\n').match(SOURCE_NAME)).size < 3) return [];
+  return (readme.match(SOURCE_NAME) ?? []).map(
+    (name) => new RegExp(`^${name.slice(1, -1).replaceAll('.', '\\.').replaceAll('*', '.*')}$`),
+  );
+}
+
+/** Where a README has a table of the files beside it, it has all of them. */
+function filesThatNoReadmeNames(tree: SourceTree): string[] {
+  return [...tree].flatMap(([path, readme]) => {
+    const folder = path.slice(0, -'README.md'.length);
+    const named = path.endsWith('/README.md') && folder !== 'sidecar/commands/' ? filesInTable(readme) : [];
+    if (named.length === 0) return [];
+    const beside = [...tree.keys()].filter(
+      (file) => file.startsWith(folder) && /^[^/]+(?<!\.d)\.ts$/.test(file.slice(folder.length)),
+    );
+    return beside
+      .filter((file) => !named.some((name) => name.test(file.slice(folder.length))))
+      .map((file) => `${file} is not named in ${path}`);
+  });
+}
+
 const RULES: Rule[] = [
+  {
+    name: 'a table of files names all of them',
+    find: filesThatNoReadmeNames,
+    bad: { 'sidecar/x/cab.ts': '', 'sidecar/x/d.ts': '' },
+    good: {
+      'sidecar/x/README.md': '| `a.ts`, `b.ts` | x |\n| `ca*t.ts` | x |\n',
+      'sidecar/x/a.ts': '',
+      'sidecar/x/cast.ts': '',
+      'sidecar/y/README.md': '| `one/` | `a.ts`, `b.ts`, `c.ts` |\n',
+      'sidecar/y/d.ts': '',
+      'sidecar/z/README.md': '| `a.ts`, `b.ts` | x |\n| `c.ts` | x |\n\n`e.ts` too.\n',
+      'sidecar/z/e.ts': '',
+      'sidecar/z/f.d.ts': '',
+      'sidecar/z/inner/g.ts': '',
+    },
+  },
   {
     name: 'policies import nothing from outside policies',
     find: importsOf(/^policies\//, relativeOnlyTo(/^policies\//)),
