@@ -3,10 +3,10 @@
  *
  * The ConfigMap, and not the pod, says which service accounts may use it: an annotation alone never picks a credential.
  */
-import { parse } from 'yaml';
 import { err, ok, type Result } from '../policies/result.ts';
+import { parseYaml } from '../sidecar/config/yaml-document.ts';
 import { GROUP, GROUP_CONFIG_MAP, SECRETS, SERVICE_ACCOUNTS } from './names.ts';
-import { isRaw, type Raw, rawAt, textAt } from './raw-object.ts';
+import { type Raw, rawAt, textAt } from './raw-object.ts';
 
 export interface Group {
   readonly name: string;
@@ -21,6 +21,8 @@ const SERVER_NAME = /^[a-z0-9][a-z0-9-]{0,62}$/;
 /** RFC 1123 subdomain, as the names of Secrets and service accounts are. */
 const SUBDOMAIN = /^[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?$/;
 const SECRETS_MAX = 32;
+/** Whoever may write a ConfigMap anywhere gives the injector its text to read: that is not to take long. */
+const CONFIG_BYTES_MAX = 64 * 1024;
 
 export function isGroupName(configMap: string): boolean {
   return configMap.startsWith(GROUP_CONFIG_MAP) && configMap.length > GROUP_CONFIG_MAP.length;
@@ -36,13 +38,19 @@ export function readGroup(configMap: Raw): Result<Group, string> {
   const annotations = rawAt(metadata, 'annotations');
   const serviceAccounts = namesIn(textAt(annotations, SERVICE_ACCOUNTS));
   const secrets = namesIn(textAt(annotations, SECRETS));
-  for (const name of [...serviceAccounts, ...secrets])
-    if (!SUBDOMAIN.test(name))
-      return refuse(`names ${JSON.stringify(name.slice(0, 100))}, which is no name of Kubernetes`);
+  // The names themselves are not told: whoever reads the refusal may be of another namespace.
+  for (const [annotation, names] of [
+    [SERVICE_ACCOUNTS, serviceAccounts],
+    [SECRETS, secrets],
+  ] as const)
+    if (!names.every((name) => SUBDOMAIN.test(name)))
+      return refuse(`has in ${annotation} what is no name of Kubernetes`);
   if (secrets.length > SECRETS_MAX) return refuse(`names more than ${SECRETS_MAX} Secrets`);
 
   const text = textAt(rawAt(configMap, 'data'), 'sidecar.yaml');
   if (text === undefined) return refuse('has no key sidecar.yaml');
+  if (Buffer.byteLength(text) > CONFIG_BYTES_MAX)
+    return refuse(`has a sidecar.yaml larger than ${CONFIG_BYTES_MAX / 1024} KiB, which the injector does not read`);
   const servers = serversIn(text);
   if (servers === undefined) return refuse('has a sidecar.yaml that is not YAML with servers: sidecar check says more');
   return ok({ name: configMapName.slice(GROUP_CONFIG_MAP.length), serviceAccounts, secrets, servers });
@@ -93,12 +101,7 @@ function namesIn(text: string | undefined): string[] {
 }
 
 function serversIn(text: string): readonly string[] | undefined {
-  let value: unknown;
-  try {
-    value = parse(text, { maxAliasCount: 0 });
-  } catch {
-    return undefined;
-  }
-  const servers = isRaw(value) && isRaw(value.servers) ? Object.keys(value.servers) : [];
+  const document = parseYaml(text, 'sidecar.yaml');
+  const servers = document.ok ? Object.keys(rawAt(document.value.value, 'servers')) : [];
   return servers.length > 0 && servers.every((name) => SERVER_NAME.test(name)) ? servers : undefined;
 }

@@ -2,8 +2,8 @@
  * A YAML (or JSON) file as plain data plus the place of each of its parts.
  *
  * Refuses what would be read in two ways or grow without bound: duplicate keys, several documents, unknown tags,
- * anything but UTF-8, files beyond 1 MiB, anchors that multiply. Reading and parsing only: what the data means is the
- * schema's business.
+ * anything but UTF-8, files beyond 1 MiB, anchors that multiply. The work grows with the text and no faster, whatever the
+ * text. Reading and parsing only: what the data means is the schema's business.
  */
 import { type FileHandle, open } from 'node:fs/promises';
 import {
@@ -14,6 +14,7 @@ import {
   isSeq,
   LineCounter,
   type Node,
+  type Pair,
   parseDocument,
   visit,
   type YAMLError,
@@ -21,7 +22,10 @@ import {
 import { err, ok, type Result } from '../../policies/result.ts';
 import { type DocumentProblem, type Problem, showPath, wholeFile } from './problem.ts';
 
+/** Of one anchor, and of those that it holds, multiplied. */
 const ALIASES_MAX = 100;
+/** Each one is looked for among all anchors. */
+const ALIASES_IN_ALL_MAX = 1_000;
 
 export interface YamlDocument {
   /** Absolute path. */
@@ -77,22 +81,21 @@ export function sentenceOfReadError(error: NodeJS.ErrnoException): string {
 export function parseYaml(text: string, file: string): Result<YamlDocument, Problem[]> {
   if (text.trim() === '') return err([wholeFile(file, 'is empty')]);
   const lines = new LineCounter();
-  const document = parseDocument(text, { lineCounter: lines, prettyErrors: false });
+  // The parser compares each key with all before it: seconds for a file of a few hundred KiB. See findSurprises.
+  const document = parseDocument(text, { lineCounter: lines, prettyErrors: false, uniqueKeys: false });
   const place = (offset: number, message: string): Problem => {
     const { line, col } = lines.linePos(offset);
     return { file, line, column: col, path: '', message };
   };
   const faults = firstFaults([...document.errors, ...document.warnings]);
-  if (faults.length > 0)
-    return err(
-      faults.map(({ code, pos }) => {
-        const open = MAY_BE_UNCLOSED.has(code) ? findUnclosed(text, pos[0]) : undefined;
-        if (open !== undefined) return place(open.offset, `this ${open.sign} is not closed`);
-        return place(pos[0], FAULTS[code] ?? `not valid YAML (${code})`);
-      }),
-    );
-  const surprises = findSurprises(document).map(({ offset, message }) => place(offset, message));
-  if (surprises.length > 0) return err(surprises);
+  const problems = faults.map(({ code, pos }) => {
+    const open = MAY_BE_UNCLOSED.has(code) ? findUnclosed(text, pos[0]) : undefined;
+    if (open !== undefined) return place(open.offset, `this ${open.sign} is not closed`);
+    return place(pos[0], FAULTS[code] ?? `not valid YAML (${code})`);
+  });
+  if (faults.every(({ code }) => HARMLESS.has(code)))
+    for (const { offset, message } of findSurprises(document)) problems.push(place(offset, message));
+  if (problems.length > 0) return err(problems);
   try {
     const value: unknown = document.toJS({ maxAliasCount: ALIASES_MAX });
     if (value === null) return err([wholeFile(file, 'is empty')]);
@@ -105,7 +108,7 @@ export function parseYaml(text: string, file: string): Result<YamlDocument, Prob
 }
 
 /** Faults that leave no doubt about what follows. */
-const HARMLESS: ReadonlySet<YAMLError['code']> = new Set(['DUPLICATE_KEY', 'TAG_RESOLVE_FAILED', 'MULTIPLE_DOCS']);
+const HARMLESS: ReadonlySet<YAMLError['code']> = new Set(['TAG_RESOLVE_FAILED', 'MULTIPLE_DOCS']);
 
 /** One slip in the syntax makes the parser stumble over all that follows: only the first such is told. */
 function firstFaults(faults: readonly YAMLError[]): readonly YAMLError[] {
@@ -118,7 +121,7 @@ const MAY_BE_UNCLOSED: ReadonlySet<YAMLError['code']> = new Set(['BAD_INDENT', '
 /** The innermost bracket or quote before `end` that nothing closes: the parser only tells where it gave up. */
 function findUnclosed(text: string, end: number): { readonly offset: number; readonly sign: string } | undefined {
   const open: { offset: number; sign: string }[] = [];
-  visit(parseDocument(text, { prettyErrors: false, keepSourceTokens: true }), {
+  visit(parseDocument(text, { prettyErrors: false, keepSourceTokens: true, uniqueKeys: false }), {
     Node: (_, { srcToken }) => {
       if (srcToken?.type === 'flow-collection') {
         const sign = srcToken.start.type === 'flow-seq-start' ? 'flow-seq-end' : 'flow-map-end';
@@ -133,27 +136,56 @@ function findUnclosed(text: string, end: number): { readonly offset: number; rea
   return open.filter(({ offset }) => offset < end).at(-1);
 }
 
-/** What is valid YAML and yet has no meaning as plain data: mappings as keys, aliases to nothing or to themselves. */
-function findSurprises(document: Document): { offset: number; message: string }[] {
-  const found: { offset: number; message: string }[] = [];
+interface Surprise {
+  readonly offset: number;
+  readonly message: string;
+}
+
+/** What has two meanings or none as plain data: keys that are not text or stand twice, aliases to nothing or to themselves. */
+function findSurprises(document: Document): Surprise[] {
+  const found: Surprise[] = [];
+  const anchors = new Map<string, readonly [start: number, valueEnd: number, end: number]>();
+  let aliases = 0;
   visit(document, {
     Pair: (_, { key }) => {
       if (!isScalar(key)) found.push({ offset: startOf(key) ?? 0, message: 'a key must be text' });
     },
+    Value: (_, node) => {
+      if (node.anchor !== undefined && node.range) anchors.set(node.anchor, node.range);
+      if (isMap(node))
+        for (const offset of repeatedKeys(node.items)) found.push({ offset, message: 'this key stands here twice' });
+    },
     Alias: (_, alias) => {
       const offset = startOf(alias) ?? 0;
-      const target = alias.resolve(document)?.range;
-      if (target === undefined || target === null)
-        found.push({ offset, message: 'this alias (*name) has no anchor (&name) before it' });
-      else if (offset >= target[0] && offset < target[2]) found.push({ offset, message: 'this alias contains itself' });
+      aliases += 1;
+      if (aliases > ALIASES_IN_ALL_MAX) {
+        found.push({ offset, message: `there are more than ${ALIASES_IN_ALL_MAX} aliases (*name)` });
+        return visit.BREAK;
+      }
+      const target = anchors.get(alias.source);
+      if (target === undefined) found.push({ offset, message: 'this alias (*name) has no anchor (&name) before it' });
+      else if (offset < target[2]) found.push({ offset, message: 'this alias contains itself' });
+      return undefined;
     },
   });
   return found;
 }
 
+/** @returns where they stand. */
+function repeatedKeys(pairs: readonly Pair[]): number[] {
+  const seen = new Set<string>();
+  const repeated: number[] = [];
+  for (const { key } of pairs) {
+    if (!isScalar(key)) continue;
+    const name = String(key.value);
+    if (seen.has(name)) repeated.push(startOf(key) ?? 0);
+    seen.add(name);
+  }
+  return repeated;
+}
+
 /** The parser's own texts may quote the file; these do not. */
 const FAULTS: Readonly<Partial<Record<YAMLError['code'], string>>> = {
-  DUPLICATE_KEY: 'this key stands here twice',
   TAB_AS_INDENT: 'a tab cannot indent YAML: use spaces',
   MULTIPLE_DOCS: 'a second document starts here: one file holds one',
   TAG_RESOLVE_FAILED: 'tags (!name) are not used here',
