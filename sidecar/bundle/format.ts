@@ -25,21 +25,15 @@ export const headerSchema = z.strictObject({
 const time = z.iso.datetime({ error: 'must be a time in UTC, such as 2026-03-01T12:00:00Z' });
 
 export const payloadSchema = z.strictObject({
+  /** Grows with every change. */
   version: z.int({ error: 'must be a whole number' }).min(1, 'must be at least 1'),
+  /** For people: nothing is decided by it. */
   issuedAt: time,
   expiresAt: time.optional(),
+  /** The only group that may use it. Absent: any. */
   group: z.string().min(1).max(63).optional(),
+  /** With all that it extends already in it. */
   policy: z.record(z.string(), z.unknown(), { error: 'must be a policy' }),
 });
 
-export interface Bundle {
-  /** Grows with every change. */
-  readonly version: number;
-  /** For people: nothing is decided by it. */
-  readonly issuedAt: string;
-  readonly expiresAt?: string | undefined;
-  /** The only group that may use it. Absent: any. */
-  readonly group?: string | undefined;
-  /** With all that it extends already in it. */
-  readonly policy: Readonly<Record<string, unknown>>;
-}
+export type Bundle = Readonly<z.output<typeof payloadSchema>>;
