@@ -74,7 +74,7 @@ function isSame(one: unknown, other: unknown): boolean {
 
 function withOperands(nodes: readonly ASTNode[], act: (values: readonly unknown[]) => unknown): Native | undefined {
   const [first, second] = nodes.map(nativeOf);
-  if (first === undefined || nodes.length > 2) return undefined;
+  if (first === undefined) return undefined;
   if (nodes.length === 1) return (variables) => act([first(variables)]);
   return second && ((variables) => act([first(variables), second(variables)]));
 }
@@ -185,8 +185,9 @@ function callOf(name: string, nodes: readonly ASTNode[]): Native | undefined {
   if (operand === undefined || nodes.length > 1) return undefined;
   if (name === 'size') return sizeOf(operand);
   const path = name === 'has' ? pathOf(operand) : undefined;
-  const map = path && path.length > 1 ? mapBefore(path) : undefined;
-  if (path === undefined || map === undefined) return undefined;
+  if (path === undefined) return undefined;
+  const map = mapBefore(path);
+  if (map === undefined) return undefined;
   const last = path.at(-1)!;
   return (variables) => {
     const fields = map(variables);

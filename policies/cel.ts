@@ -330,7 +330,6 @@ function partMacro(belongs: (conjunct: ASTNode) => boolean) {
   return ({ args }: { args: readonly ASTNode[] }) => {
     const conjuncts = conjunctsOf(args[0]!).filter(belongs);
     return {
-      async: false,
       typeCheck(checker: Checker, _macro: unknown, context: unknown): unknown {
         for (const conjunct of conjuncts) {
           checker.check(conjunct, context);

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { compileCondition, variablesOf } from '../../policies/cel.ts';
+import { compileCondition, EXPRESSION_MAX, variablesOf } from '../../policies/cel.ts';
 import type { Call, Subject, Target } from '../../policies/decision.ts';
 import { agent, callOf, tool } from '../support/policies.ts';
 
@@ -208,6 +208,69 @@ describe('an expression of the literature', () => {
       const condition = compileCondition(expression);
       assert.match(condition.ok ? 'compiled' : condition.error, error);
     });
+});
+
+describe('an operand that is known without the library', () => {
+  /** How often each argument was looked at. */
+  function looksAt(expression: string): Record<string, number> {
+    const looks: Record<string, number> = { n: 0, list: 0 };
+    const look = (name: string, value: unknown) => {
+      looks[name] = (looks[name] ?? 0) + 1;
+      return value;
+    };
+    const args = {
+      get n() {
+        return look('n', 1);
+      },
+      get list() {
+        return look('list', [1]);
+      },
+    };
+    const condition = compileCondition(expression);
+    assert.ok(condition.ok);
+    const variables = variablesOf(SUBJECT, [], tool('t'), {}, callOf('t', args));
+    Object.assign(looks, { n: 0, list: 0 });
+    condition.value.perCall!(variables);
+    return looks;
+  }
+
+  const LOOKS: [expression: string, looks: Record<string, number>][] = [
+    ['args.n == 1', { n: 1, list: 0 }],
+    ['args.list[0] == 1 && args.n == 2', { n: 1, list: 0 }],
+    ['args.list[0] == 2 && args.n == 1', { n: 1, list: 1 }],
+  ];
+  for (const [expression, looks] of LOOKS)
+    it(`is asked first, and alone where that settles it: ${expression}`, () =>
+      assert.deepEqual(looksAt(expression), looks));
+});
+
+describe('what was compiled', () => {
+  it('is kept, be it a condition or an error', () => {
+    for (const expression of ['true', 'agent.name', 'args.n ==']) {
+      const first = compileCondition(expression);
+      compileCondition('false');
+      assert.equal(compileCondition(expression), first, expression);
+    }
+  });
+
+  it('is not kept where it is too long to be read', () => {
+    const longest = 'true'.padEnd(EXPRESSION_MAX);
+    assert.equal(compileCondition(longest), compileCondition(longest));
+    assert.notEqual(compileCondition(`${longest} `), compileCondition(`${longest} `));
+  });
+
+  it('is forgotten all together once there are 20 000', () => {
+    let made = 0;
+    const another = () => compileCondition(`true // ${made++}`);
+    const first = compileCondition('true');
+    while (compileCondition('true') === first && made <= 20_000) another();
+    // There are two now: the one that was too many, and this one.
+    const kept = compileCondition('true');
+    for (let count = 2; count < 20_000; count++) another();
+    assert.equal(compileCondition('true'), kept);
+    another();
+    assert.notEqual(compileCondition('true'), kept);
+  });
 });
 
 describe('at load', () => {
