@@ -8,10 +8,9 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { Result } from '../policies/result.ts';
 import { type Group, isGroupName, readGroup } from './group.ts';
 import type { Kubernetes } from './kubernetes.ts';
-import { type Raw, rawAt, rawList, textAt } from './raw-object.ts';
+import { type Raw, rawAt, textAt } from './raw-object.ts';
 
 const PATH = '/api/v1/configmaps';
-const PAGE = 500;
 const RETRY_MS = 1_000;
 const RETRY_MAX_MS = 30_000;
 /** The server ends a watch after so many seconds, and the next one begins where it stood. */
@@ -76,18 +75,10 @@ export class GroupWatch {
   /** @returns the version from which to watch. */
   async #list(): Promise<string> {
     const groups: Groups = new Map();
-    let page = '';
-    for (;;) {
-      const listed = await this.#kubernetes.get(`${PATH}?limit=${PAGE}${page}`);
-      if (!listed.ok) throw new Error(listed.error.message);
-      for (const configMap of rawList(listed.value.items)) put(groups, configMap);
-      const { continue: next, resourceVersion } = rawAt(listed.value, 'metadata');
-      if (typeof next === 'string' && next !== '') page = `&continue=${encodeURIComponent(next)}`;
-      else {
-        this.#groups = groups;
-        return String(resourceVersion);
-      }
-    }
+    const listed = await this.#kubernetes.list(PATH, (configMap) => put(groups, configMap));
+    if (!listed.ok) throw new Error(listed.error.message);
+    this.#groups = groups;
+    return listed.value;
   }
 
   /** Follows until the server ends the watch. @returns where to go on; `undefined`: list anew. */

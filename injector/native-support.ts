@@ -6,21 +6,18 @@
  */
 import type { Mode } from './container.ts';
 import type { Kubernetes } from './kubernetes.ts';
-import { rawAt, rawList, textAt } from './raw-object.ts';
+import { rawAt, textAt } from './raw-object.ts';
 
 const KUBELET_MINOR = 29;
 const SERVER_MINOR = 32;
-const NODES_MAX = 5_000;
 
 export async function detectMode(kubernetes: Kubernetes): Promise<Mode> {
-  const nodes = await kubernetes.get(`/api/v1/nodes?limit=${NODES_MAX}`);
-  if (nodes.ok) {
-    const versions = rawList(nodes.value.items).map(
-      (node) => textAt(rawAt(node, 'status', 'nodeInfo'), 'kubeletVersion') ?? '',
-    );
-    if (versions.length > 0)
-      return versions.every((version) => isAtLeast(version, KUBELET_MINOR)) ? 'native' : 'classic';
-  }
+  const versions: string[] = [];
+  const nodes = await kubernetes.list('/api/v1/nodes', (node) =>
+    versions.push(textAt(rawAt(node, 'status', 'nodeInfo'), 'kubeletVersion') ?? ''),
+  );
+  if (nodes.ok && versions.length > 0)
+    return versions.every((version) => isAtLeast(version, KUBELET_MINOR)) ? 'native' : 'classic';
   const version = await kubernetes.get('/version');
   return version.ok && isAtLeast(textAt(version.value, 'gitVersion') ?? '', SERVER_MINOR) ? 'native' : 'classic';
 }
