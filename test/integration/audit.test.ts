@@ -16,7 +16,7 @@ import { openStream } from '../support/event-stream.ts';
 import { ACCEPT_BOTH, ask, askLegacy, askModern, sendRaw, toolCall } from '../support/raw-http.ts';
 import { type ScriptedUpstream, sendJson, startScriptedUpstream } from '../support/scripted-upstream.ts';
 import { ALLOW_ALL, startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
-import { until } from '../support/stdio-harness.ts';
+import { until } from '../support/until.ts';
 
 const agentKey = randomBytes(24).toString('base64url');
 const key = { authorization: `Bearer ${agentKey}` };

@@ -10,7 +10,7 @@ import { Client, type ClientOptions, StreamableHTTPClientTransport } from '@mode
 import { StdioClientTransport } from '@modelcontextprotocol/client/stdio';
 import { type ConformanceServer, startConformanceServer } from '../conformance/server.ts';
 import { ALLOW_ALL, startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
-import { until } from '../support/stdio-harness.ts';
+import { until } from '../support/until.ts';
 
 const require = createRequire(import.meta.url);
 const EVERYTHING = [

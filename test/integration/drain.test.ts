@@ -14,7 +14,8 @@ import { ACCEPT_BOTH, askLegacy, toolCall } from '../support/raw-http.ts';
 import { type ScriptedUpstream, startScriptedUpstream } from '../support/scripted-upstream.ts';
 import { ALLOW_ALL } from '../support/sidecar.ts';
 import { type SidecarProcess, startSidecar } from '../support/sidecar-process.ts';
-import { isAlive, until } from '../support/stdio-harness.ts';
+import { isAlive } from '../support/stdio-harness.ts';
+import { until } from '../support/until.ts';
 
 const CHILD = fileURLToPath(new URL('../support/stdio-server.ts', import.meta.url));
 const HTTP = '/servers/main/mcp';

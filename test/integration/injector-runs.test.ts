@@ -21,6 +21,7 @@ import { type Raw, rawAt, rawList } from '../../injector/raw-object.ts';
 import { CONFIG_MAP, CONTEXT, podWith } from '../support/injector.ts';
 import { startScriptedUpstream } from '../support/scripted-upstream.ts';
 import { toolServer } from '../support/tool-server.ts';
+import { until } from '../support/until.ts';
 
 const MAIN = fileURLToPath(new URL('../../sidecar/main.ts', import.meta.url));
 const KEY = 'the-key-of-the-group';
@@ -168,14 +169,6 @@ async function untilAnswers(url: string, said: () => string): Promise<void> {
       ),
     said,
   );
-}
-
-async function until(isSo: () => boolean | Promise<boolean>, said: () => string): Promise<void> {
-  for (let attempt = 0; attempt < 600; attempt++) {
-    if (await isSo()) return;
-    await new Promise((resolve) => setTimeout(resolve, 25));
-  }
-  assert.fail(`not within 15 s. It said: ${said()}`);
 }
 
 /** Three in a row, of which the second is the admin port's, and one for health. */

@@ -10,6 +10,7 @@ import { makeAuthority, makeLeaf } from '../../injector/certificate.ts';
 import type { Raw } from '../../injector/raw-object.ts';
 import { admit, type Registered } from '../support/admission-dispatcher.ts';
 import { annotated, CONTAINER, CONTEXT, podWith } from '../support/injector.ts';
+import { until } from '../support/until.ts';
 import { type OpenedWebhook, openWebhook, reviewOf, WEBHOOK_NAME } from '../support/webhook.ts';
 
 async function opened(context: TestContext, groups: typeof CONTEXT.groups | undefined = CONTEXT.groups) {
@@ -272,15 +273,14 @@ test('certificates rotate under load, and one of two replicas is killed: no admi
     const leaf = await makeLeaf(turn < 2 ? replicas[0]!.authority : next, [WEBHOOK_NAME], Date.now(), 3_600_000);
     for (const { webhook } of replicas) webhook.use(leaf);
     const target = count + 40;
-    for (let wait = 0; wait < 500 && count < target; wait++) await new Promise((resolve) => setTimeout(resolve, 10));
+    await until(() => count >= target, '40 admissions more');
   }
   // Kubernetes takes a replica out of the Service before it is told to end.
   alive = alive.slice(0, 1);
-  for (let wait = 0; wait < 500 && underWay.get(replicas[1]!.port)! > 0; wait++)
-    await new Promise((resolve) => setTimeout(resolve, 10));
+  await until(() => underWay.get(replicas[1]!.port) === 0, 'what is under way there');
   await replicas[1]!.close();
   const target = count + 40;
-  for (let wait = 0; wait < 500 && count < target; wait++) await new Promise((resolve) => setTimeout(resolve, 10));
+  await until(() => count >= target, '40 admissions more');
   isDone = true;
   await Promise.all(load);
   context.diagnostic(`${count} admissions, ${failures.length} failed`);

@@ -8,8 +8,8 @@ import { after, before, beforeEach, describe, type TestContext, test } from 'nod
 import { askLegacy, askModern, toolCall } from '../support/raw-http.ts';
 import { type ScriptedUpstream, sendJson, startScriptedUpstream } from '../support/scripted-upstream.ts';
 import { ALLOW_ALL, startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
-import { until } from '../support/stdio-harness.ts';
 import { methodsSeen, toolServer } from '../support/tool-server.ts';
+import { until } from '../support/until.ts';
 
 const READING = `
 policy:

@@ -10,7 +10,7 @@ import { type OpenStream, openStream } from '../support/event-stream.ts';
 import { ACCEPT_BOTH, ask, askLegacy, askModern, sendRaw, toolCall } from '../support/raw-http.ts';
 import { type ScriptedUpstream, startScriptedUpstream } from '../support/scripted-upstream.ts';
 import { ALLOW_ALL, startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
-import { until } from '../support/stdio-harness.ts';
+import { until } from '../support/until.ts';
 
 let upstream: ScriptedUpstream;
 let usual: ScriptedUpstream['answer'];

@@ -12,7 +12,8 @@ import { join } from 'node:path';
 import { after, before, describe, type TestContext, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { Client, StreamableHTTPClientTransport } from '@modelcontextprotocol/client';
-import { isAlive, until } from '../support/stdio-harness.ts';
+import { isAlive } from '../support/stdio-harness.ts';
+import { until } from '../support/until.ts';
 
 const PROJECT = fileURLToPath(new URL('../..', import.meta.url));
 const MAIN = join(PROJECT, 'sidecar', 'main.ts');

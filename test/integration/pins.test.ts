@@ -7,11 +7,11 @@ import { rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, beforeEach, describe, type TestContext, test } from 'node:test';
 import { lockText } from '../support/locks.ts';
-import { type RawAnswer, askLegacy, askModern, toolCall } from '../support/raw-http.ts';
+import { askLegacy, askModern, type RawAnswer, toolCall } from '../support/raw-http.ts';
 import { type ScriptedUpstream, sendJson, startScriptedUpstream } from '../support/scripted-upstream.ts';
 import { ALLOW_ALL, startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
-import { until } from '../support/stdio-harness.ts';
 import { methodsSeen, type ToolServerOptions, toolServer } from '../support/tool-server.ts';
+import { until } from '../support/until.ts';
 
 const READ = { name: 'read', description: 'Reads a file.', inputSchema: { type: 'object' } };
 const PUSH = { name: 'push', description: 'Pushes.', annotations: { destructiveHint: false } };

@@ -20,7 +20,7 @@ import {
 } from '../support/policy-bundle.ts';
 import { type ScriptedUpstream, startScriptedUpstream } from '../support/scripted-upstream.ts';
 import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
-import { until } from '../support/stdio-harness.ts';
+import { until } from '../support/until.ts';
 
 const signer = makeSigner();
 const tls = makeCertificate(new Date());

@@ -12,7 +12,7 @@ import { callable } from '../support/callable.ts';
 import { askLegacy, toolCall } from '../support/raw-http.ts';
 import { type ScriptedUpstream, sendJson, startScriptedUpstream } from '../support/scripted-upstream.ts';
 import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
-import { until } from '../support/stdio-harness.ts';
+import { until } from '../support/until.ts';
 
 let upstream: ScriptedUpstream;
 before(async () => {

@@ -8,8 +8,9 @@ import type { Charge } from '../../policies/charge.ts';
 import { askLegacy, toolCall } from '../support/raw-http.ts';
 import { startRedis, whyNoRedis } from '../support/redis-server.ts';
 import { startScriptedUpstream } from '../support/scripted-upstream.ts';
-import { CALL, now, openStore, until } from '../support/shared-quotas.ts';
+import { CALL, now, openStore } from '../support/shared-quotas.ts';
 import { startTestSidecar } from '../support/sidecar.ts';
+import { until } from '../support/until.ts';
 
 const TOKENS: Charge = { ...CALL, quota: 'tokens', key: 'tokens', dimension: 'tokens', base: 0, perToken: 1, cost: 10 };
 const LANE: Charge = { ...CALL, quota: 'lanes', key: 'lanes', dimension: 'concurrent', windowMs: 0, limit: 1 };

@@ -3,6 +3,7 @@
  * calls at a time, and what outlives the process.
  */
 import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
 import { mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import type { ServerResponse } from 'node:http';
 import { tmpdir } from 'node:os';
@@ -13,20 +14,18 @@ import { askLegacy, toolCall } from '../support/raw-http.ts';
 import { sendJson, startScriptedUpstream } from '../support/scripted-upstream.ts';
 import { startTestSidecar } from '../support/sidecar.ts';
 import { startSidecar as startProcess } from '../support/sidecar-process.ts';
+import { until } from '../support/until.ts';
 
 async function opened(context: TestContext, policy: string) {
   const upstream = await startScriptedUpstream();
   context.after(() => upstream.close());
-  const folder = await mkdtemp(join(tmpdir(), 'spending-'));
-  context.after(() => rm(folder, { recursive: true, force: true }));
   const sidecar = await startTestSidecar(`
 servers: { main: { url: "${upstream.url}" } }
-state: ${folder}/state
 policy: { version: 1, default: allow, ${policy} }
 `);
   context.after(() => sidecar.close());
   const ask = (name: string, args: Record<string, unknown> = {}) => askLegacy(sidecar.base, toolCall(name, args));
-  return { upstream, sidecar, ask, folder };
+  return { upstream, sidecar, ask };
 }
 
 const PRICES = 'prices: [ { tools: [search], perCall: 0.01, perThousandTokens: 1 } ]';
@@ -144,7 +143,7 @@ test('as many calls at a time as the quota says', async (context) => {
     open.push(() => sendJson(response, { jsonrpc: '2.0', id: seen.json.id, result: { content: [] } }));
   };
   const under = [ask('slow'), ask('slow')];
-  for (let wait = 0; wait < 500 && open.length < 2; wait++) await new Promise((resolve) => setTimeout(resolve, 10));
+  await until(() => open.length === 2, 'both calls');
   const refused = await ask('slow');
   assert.deepEqual(
     [refused.status, refused.json.error.data.quota, refused.headers['retry-after']],
@@ -156,7 +155,7 @@ test('as many calls at a time as the quota says', async (context) => {
     [200, 200],
   );
   const again = ask('slow');
-  for (let wait = 0; wait < 500 && open.length < 3; wait++) await new Promise((resolve) => setTimeout(resolve, 10));
+  await until(() => open.length === 3, 'the third call');
   open[2]!();
   assert.equal((await again).status, 200);
 });
@@ -175,10 +174,7 @@ policy: { version: 1, default: allow, quotas: [ { name: two, key: [agent], calls
   const first = await startProcess(config, { cwd: folder });
   const base = (one: typeof first) => one.mcp[0].replace(/\/mcp$/, '');
   assert.equal((await askLegacy(base(first), toolCall('any', {}))).status, 200);
-  for (let wait = 0; wait < 1000; wait++) {
-    if (await stat(file).catch(() => undefined)) break;
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
+  await until(() => existsSync(file), 'the file of what was spent');
   assert.equal((await stat(file)).mode & 0o777, 0o600);
   process.kill(first.pid, 'SIGKILL');
   await first.exited;

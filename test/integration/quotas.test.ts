@@ -10,7 +10,7 @@ import { after, afterEach, before, beforeEach, describe, type TestContext, test 
 import { askLegacy, askModern, type RawAnswer, toolCall } from '../support/raw-http.ts';
 import { type ScriptedUpstream, sendJson, startScriptedUpstream } from '../support/scripted-upstream.ts';
 import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
-import { until } from '../support/stdio-harness.ts';
+import { until } from '../support/until.ts';
 
 const keys = { triage: randomBytes(24).toString('base64url'), author: randomBytes(24).toString('base64url') };
 const as = (agent: keyof typeof keys) => ({ authorization: `Bearer ${keys[agent]}` });

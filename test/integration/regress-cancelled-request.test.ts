@@ -8,7 +8,7 @@ import { openStream } from '../support/event-stream.ts';
 import { askLegacy, toolCall } from '../support/raw-http.ts';
 import { type ScriptedUpstream, sendJson, startScriptedUpstream } from '../support/scripted-upstream.ts';
 import { ALLOW_ALL, startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
-import { until } from '../support/stdio-harness.ts';
+import { until } from '../support/until.ts';
 
 let upstream: ScriptedUpstream;
 let sidecar: TestSidecar;

@@ -10,7 +10,7 @@ import { ACCEPT_BOTH, ask } from '../support/raw-http.ts';
 import { startScriptedUpstream } from '../support/scripted-upstream.ts';
 import { ALLOW_ALL } from '../support/sidecar.ts';
 import { startSidecar } from '../support/sidecar-process.ts';
-import { until } from '../support/stdio-harness.ts';
+import { until } from '../support/until.ts';
 
 async function started(context: TestContext) {
   const upstream = await startScriptedUpstream();

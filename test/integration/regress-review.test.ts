@@ -8,7 +8,7 @@ import { describe, test } from 'node:test';
 import { ask, askLegacy, askModern, toolCall } from '../support/raw-http.ts';
 import { type ScriptedUpstream, sendJson } from '../support/scripted-upstream.ts';
 import { ALLOW_ALL, startBehind, type TestSidecar } from '../support/sidecar.ts';
-import { until } from '../support/stdio-harness.ts';
+import { until } from '../support/until.ts';
 
 const open =
   (more = '') =>

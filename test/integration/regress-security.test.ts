@@ -8,7 +8,7 @@ import { describe, test } from 'node:test';
 import { ask, askLegacy, toolCall } from '../support/raw-http.ts';
 import { sendJson } from '../support/scripted-upstream.ts';
 import { ALLOW_ALL, startBehind } from '../support/sidecar.ts';
-import { until } from '../support/stdio-harness.ts';
+import { until } from '../support/until.ts';
 
 const open = (url: string) => `servers: { main: { url: "${url}" } }\n${ALLOW_ALL}`;
 

@@ -10,15 +10,8 @@ import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { environmentOf } from '../../sidecar/upstream/create.ts';
 import { post } from '../support/mcp-message.ts';
-import {
-  call,
-  expectFailure,
-  initialize,
-  isAlive,
-  startUpstream,
-  TestSession,
-  until,
-} from '../support/stdio-harness.ts';
+import { call, expectFailure, initialize, isAlive, startUpstream, TestSession } from '../support/stdio-harness.ts';
+import { until } from '../support/until.ts';
 
 test('a secret in the environment is read for each child: a rotated one reaches the next, a missing one is said', async (context) => {
   const folder = await mkdtemp(join(tmpdir(), 'stdio-'));

@@ -17,8 +17,8 @@ import {
   startUpstream,
   TestSession,
   textOf,
-  until,
 } from '../support/stdio-harness.ts';
+import { until } from '../support/until.ts';
 
 test('an agent that goes away leaves the child at work; the late answer is nobody’s', async (context) => {
   const { upstream, logged } = startUpstream(context);

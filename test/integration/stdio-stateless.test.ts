@@ -17,8 +17,8 @@ import {
   startUpstream,
   TestSession,
   textOf,
-  until,
 } from '../support/stdio-harness.ts';
+import { until } from '../support/until.ts';
 
 function send(upstream: Upstream, content: object, options: RequestOptions = {}) {
   return upstream.send(post(content, { era: 'modern', ...options }));

@@ -10,7 +10,7 @@ import { ask, askLegacy, askModern, type RawAnswer, toolCall } from '../support/
 import { type ScriptedUpstream, sendJson, startScriptedUpstream } from '../support/scripted-upstream.ts';
 import { ALLOW_ALL, startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
 import { startSidecar } from '../support/sidecar-process.ts';
-import { until } from '../support/stdio-harness.ts';
+import { until } from '../support/until.ts';
 
 let upstream: ScriptedUpstream;
 before(async () => {

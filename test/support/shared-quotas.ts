@@ -44,15 +44,6 @@ export function openStore(context: TestContext, { url }: Pick<RedisServer, 'url'
   return { store, said };
 }
 
-/** Polls, ten seconds at most. */
-export async function until(isSo: () => boolean | Promise<boolean>): Promise<void> {
-  for (let attempt = 0; attempt < 1_000; attempt++) {
-    if (await isSo()) return;
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
-  throw new Error('not within ten seconds');
-}
-
 /** Of a test's own. */
 export function scriptOf(text: string): Script {
   return { text, sha1: createHash('sha1').update(text).digest('hex') };

@@ -159,15 +159,3 @@ export function isAlive(pid: number): boolean {
     return false;
   }
 }
-
-/** Polls, with a bound. */
-export async function until(
-  condition: () => boolean | Promise<boolean>,
-  what: string,
-  waitMs = 5 * SECOND,
-): Promise<void> {
-  for (const deadline = performance.now() + waitMs; !(await condition()); ) {
-    assert.ok(performance.now() < deadline, `in vain waited for: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
-}

@@ -4,7 +4,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'no
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
-import { explain } from '../../sidecar/commands/check.ts';
+import { summarize } from '../../sidecar/commands/configuration-summary.ts';
 import { writeStart } from '../../sidecar/commands/init.ts';
 import { greeting } from '../../sidecar/commands/run.ts';
 import { jsonSchema } from '../../sidecar/commands/schema.ts';
@@ -33,7 +33,7 @@ function sidecar(...args: string[]) {
 describe('init', () => {
   it('writes what loads, in audit mode, with schemas for the editor', async () => {
     const done = await writeStart({}, folder, {});
-    assert.ok(done.ok, done.ok ? '' : done.error.message);
+    assert.ok(done.ok, done.ok ? '' : formatProblems(done.error.problems));
     const loaded = await loadConfig(join(folder, 'sidecar.yaml'), {});
     assert.ok(loaded.ok, loaded.ok ? '' : formatProblems(loaded.error));
     assert.equal(loaded.value.policy.audit, true);
@@ -56,16 +56,14 @@ describe('init', () => {
       }),
     );
     const done = await writeStart({}, folder, {});
-    assert.ok(done.ok, done.ok ? '' : done.error.message);
-    assert.match(
-      done.value.text,
-      /server my-hub: header Authorization held a secret: it is \{ env: MY_HUB_TOKEN \} now/,
-    );
-    assert.match(done.value.text, /server files: env API_KEY held a secret: it is \{ env: FILES_API_KEY \} now/);
-    assert.match(done.value.text, /left out: .*mcpServers\.old: speaks HTTP\+SSE/);
-    assert.match(done.value.text, /left out: server telling: its arguments seem to hold a secret/);
+    assert.ok(done.ok, done.ok ? '' : formatProblems(done.error.problems));
+    const text = done.value.lines.join('\n');
+    assert.match(text, /server my-hub: header Authorization held a secret: it is \{ env: MY_HUB_TOKEN \} now/);
+    assert.match(text, /server files: env API_KEY held a secret: it is \{ env: FILES_API_KEY \} now/);
+    assert.match(text, /left out: .*mcpServers\.old: speaks HTTP\+SSE/);
+    assert.match(text, /left out: server telling: its arguments seem to hold a secret/);
     const written = readFileSync(join(folder, 'sidecar.yaml'), 'utf8');
-    assert.doesNotMatch(done.value.text + written, new RegExp(TOKEN));
+    assert.doesNotMatch(text + written, new RegExp(TOKEN));
 
     const loaded = await loadConfig(join(folder, 'sidecar.yaml'), { MY_HUB_TOKEN: 'a', FILES_API_KEY: 'b' });
     assert.ok(loaded.ok, loaded.ok ? '' : formatProblems(loaded.error));
@@ -88,7 +86,7 @@ describe('init', () => {
     write('.mcp.json', '{ "mcpServers": { ');
     const done = await writeStart({}, folder, {});
     assert.ok(!done.ok);
-    assert.match(done.error.message, /\.mcp\.json:1:\d+ {2}/);
+    assert.match(formatProblems(done.error.problems), /\.mcp\.json:1:\d+ {2}/);
     assert.equal(existsSync(join(folder, 'policy.yaml')), false);
   });
 });
@@ -116,7 +114,7 @@ describe('the greeting of run', () => {
   async function greetingFor(mcp: string[], servers: string) {
     const loaded = await loadConfig(write('sidecar.yaml', `servers: ${servers}\npolicy: { version: 1 }\n`), {});
     assert.ok(loaded.ok, loaded.ok ? '' : formatProblems(loaded.error));
-    return greeting(loaded.value, mcp, 'http://127.0.0.1:2');
+    return greeting(loaded.value, mcp, 'http://127.0.0.1:2').join('\n');
   }
   const ONE = '{ a: { command: x } }';
   const TWO = '{ a: { command: x }, b: { command: x } }';
@@ -133,7 +131,7 @@ describe('the greeting of run', () => {
   async function greetingOf(name: string, text: string) {
     const loaded = await loadConfig(write(name, text), { KEY: 'k' });
     assert.ok(loaded.ok, loaded.ok ? '' : formatProblems(loaded.error));
-    return greeting(loaded.value, ['http://127.0.0.1:1/mcp'], 'http://127.0.0.1:2');
+    return greeting(loaded.value, ['http://127.0.0.1:1/mcp'], 'http://127.0.0.1:2').join('\n');
   }
 
   it('where keys are asked for, shows where the key goes, but not the key', async () => {
@@ -189,17 +187,17 @@ describe('check', () => {
     write('token', TOKEN);
     const loaded = await loadConfig(write('sidecar.yaml', CONFIG), {});
     assert.ok(loaded.ok, loaded.ok ? '' : formatProblems(loaded.error));
-    const explanation = explain(loaded.value);
-    assert.deepEqual(explanation.servers, [{ name: 'hub', target: 'https://hub.example/mcp', credential: 'bearer' }]);
-    assert.deepEqual(explanation.agents, [
+    const summary = summarize(loaded.value);
+    assert.deepEqual(summary.servers, [{ name: 'hub', target: 'https://hub.example/mcp', credential: 'bearer' }]);
+    assert.deepEqual(summary.agents, [
       { name: 'triage', may: ['reader: allow hub: tools get_* and prompts *'] },
       { name: 'ghost', may: [] },
     ]);
-    assert.deepEqual(explanation.rules, [
+    assert.deepEqual(summary.rules, [
       'no pushes: deny hub: tools push_*; deny nowhere: tools x when now.getHours() < 6',
     ]);
-    assert.deepEqual(explanation.policy.quotas, ['calls, for each agent: 60/min calls']);
-    assert.deepEqual(explanation.warnings, [
+    assert.deepEqual(summary.policy.quotas, ['calls, for each agent: 60/min calls']);
+    assert.deepEqual(summary.warnings, [
       'the policy speaks of server nowhere, which is not configured',
       'the policy speaks of agent ghost, which identify does not know',
     ]);
@@ -210,7 +208,7 @@ describe('check', () => {
     write('token', TOKEN);
     const loaded = await loadConfig(write('sidecar.yaml', CONFIG), {});
     assert.ok(loaded.ok, loaded.ok ? '' : formatProblems(loaded.error));
-    const warned = explain(loaded.value).warnings.filter((warning) => warning.startsWith('virtual server'));
+    const warned = summarize(loaded.value).warnings.filter((warning) => warning.startsWith('virtual server'));
     assert.equal(warned.length, 1);
     assert.match(warned[0]!, /^virtual server both spans the servers hub, other, and serving several/);
   });
@@ -230,7 +228,7 @@ describe('check', () => {
       const text = JSON.stringify({ identify, listen, servers: { a: { command: 'x' } }, policy: { version: 1 } });
       const loaded = await loadConfig(write('sidecar.yaml', text), { KEY: 'x' });
       assert.ok(loaded.ok, loaded.ok ? '' : formatProblems(loaded.error));
-      const { warnings } = explain(loaded.value);
+      const { warnings } = summarize(loaded.value);
       assert.deepEqual(
         warnings,
         expected.map(

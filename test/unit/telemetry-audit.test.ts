@@ -5,7 +5,6 @@ import { mkdir, mkdtemp, readFile, rename, rm, stat, writeFile } from 'node:fs/p
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { setTimeout as delay } from 'node:timers/promises';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import fc from 'fast-check';
@@ -14,6 +13,7 @@ import { formatEvent, formatExchange, lastSequence } from '../../sidecar/telemet
 import { cutTexts } from '../../sidecar/telemetry/cut-texts.ts';
 import { createLogger } from '../../sidecar/telemetry/log.ts';
 import { finishedExchange } from '../support/finished-exchange.ts';
+import { until } from '../support/until.ts';
 
 type AuditRecord = { [field: string]: unknown; sequence: number };
 
@@ -54,14 +54,6 @@ function heapAfterCollection(): number {
 }
 
 const diskFull = () => Object.assign(new Error('ENOSPC: no space left on device, write'), { code: 'ENOSPC' });
-
-async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
-  for (let attempt = 0; attempt < 1000; attempt++) {
-    if (await condition()) return;
-    await delay(5);
-  }
-  assert.fail('it never came true');
-}
 
 test('a line holds what applies, and nothing else', () => {
   const line = formatExchange(finishedExchange(), 3);
@@ -219,6 +211,7 @@ test('flush ends although records keep coming', async (context) => {
     audit.finished(finishedExchange());
     await new Promise(setImmediate);
   }
+  assert.ok(flushed);
   await done;
 });
 
