@@ -58,9 +58,9 @@ for (const [why, header, expected] of hostile)
 test('takes time in proportion to the length, whatever the input', () => {
   for (const piece of ['a=', '"', '\\', ' ', 'a ', 'a="', '=', ',', 'a\t=\t'])
     for (const start of ['Bearer ', 'Bearer a="', 'Bearer a']) {
-      const startedAt = performance.now();
+      const before = process.cpuUsage();
       parseChallenges((start + piece.repeat(8192)).slice(0, 8192));
-      assert.ok(performance.now() - startedAt < 250, `${start}${piece}…`);
+      assert.ok(process.cpuUsage(before).user < 250_000, `${start}${piece}…`);
     }
 });
 
