@@ -1,9 +1,8 @@
 /** The audit files that a command is given: reading them, and what is said about that. */
 import { err, ok, type Result } from '../../policies/result.ts';
-import { formatProblems, type Problem } from '../config/problem.ts';
 import { type AuditReading, type LineFault, readAudit } from '../telemetry/audit-reader.ts';
 import type { AuditRecord } from '../telemetry/audit-record.ts';
-import { writeJson } from './check.ts';
+import { plural } from './output.ts';
 import { printable } from './printable.ts';
 
 /** @returns otherwise a sentence: a file cannot be read, or holds no audit at all. */
@@ -34,20 +33,4 @@ export function describeReading({ records, events, faults, firstFault }: AuditRe
     .map((fault) => `${plural(faults[fault], 'line')} passed over that ${FAULTS[fault]}`);
   const place = firstFault === undefined ? [] : [`the first such line: ${printable(firstFault)}`];
   return [`read ${plural(records, 'record')} and ${plural(events, 'event')}`, ...passed, ...place].join('; ');
-}
-
-export function plural(count: number, noun: string): string {
-  return `${count} ${noun}${count === 1 ? '' : 's'}`;
-}
-
-export function tellProblems(json: boolean, problems: readonly Problem[]): 2 {
-  if (json) writeJson({ ok: false, problems });
-  else process.stderr.write(`${formatProblems(problems)}\n`);
-  return 2;
-}
-
-export function tellSentence(json: boolean, sentence: string): 2 {
-  if (json) writeJson({ ok: false, problems: [{ message: sentence }] });
-  else process.stderr.write(`error: ${printable(sentence, 1000)}\n`);
-  return 2;
 }

@@ -9,8 +9,8 @@ import { loadPolicy, policyPath } from '../config/policy-source.ts';
 import { parseDuration } from '../config/quantity.ts';
 import type { AuditRecord } from '../telemetry/audit-record.ts';
 import { AuditReport, DIMENSIONS, type Dimension, type Report, type ReportRow } from '../telemetry/audit-report.ts';
-import { describeReading, readAuditFiles, tellProblems, tellSentence } from './audit-files.ts';
-import { writeJson } from './check.ts';
+import { describeReading, readAuditFiles } from './audit-files.ts';
+import { tellLines, tellProblems, tellSentence, writeJson } from './output.ts';
 import { type Cell, csvText, tableText } from './rows-text.ts';
 
 export interface AuditReportOptions {
@@ -40,24 +40,24 @@ export async function auditReport({
     .split(',')
     .filter((name): name is Dimension => (DIMENSIONS as readonly string[]).includes(name));
   if (dimensions.length !== by.split(',').length || new Set(dimensions).size !== dimensions.length)
-    return tellSentence(asJson, `--by takes each of ${DIMENSIONS.join(', ')} once, with commas between`);
+    return tellSentence(`--by takes each of ${DIMENSIONS.join(', ')} once, with commas between`, asJson);
   const now = Date.now();
   const from = since === undefined ? Number.NEGATIVE_INFINITY : momentOf(since, now);
   const to = until === undefined ? Number.POSITIVE_INFINITY : momentOf(until, now);
   if (from === undefined || to === undefined)
     return tellSentence(
-      asJson,
       '--since and --until take a time such as 2026-03-01T12:00:00Z, or how long ago, such as 24h',
+      asJson,
     );
 
   const loaded =
     policy === undefined ? undefined : await loadPolicy({ kind: 'path', path: policyPath(policy, process.cwd()) });
-  if (loaded?.ok === false) return tellProblems(asJson, loaded.error);
+  if (loaded?.ok === false) return tellProblems(loaded.error, asJson);
   const report = new AuditReport(dimensions, loaded && costBy(loaded.value.policy.prices));
   const read = await readAuditFiles(audit, (record) => {
     if (record.time >= from && record.time < to) report.add(record);
   });
-  if (!read.ok) return tellSentence(asJson, read.error);
+  if (!read.ok) return tellSentence(read.error, asJson);
   const { result } = report;
   if (asJson) writeJson({ ok: true, ...result, read: read.value });
   else if (format === 'csv') process.stdout.write(csvText(headerOf(dimensions), rowsOf(result, dimensions)));
@@ -65,7 +65,7 @@ export async function auditReport({
     process.stdout.write(
       tableText(headerOf(dimensions), [...rowsOf(result, dimensions), labelled('(total)', result.total, dimensions)]),
     );
-  if (!asJson) process.stderr.write(`${describeReading(read.value)}\n`);
+  if (!asJson) tellLines([describeReading(read.value)]);
   return 0;
 }
 

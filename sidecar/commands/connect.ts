@@ -7,9 +7,10 @@ import type { Subject } from '../../policies/decision.ts';
 import { listedTarget, listKindOf } from '../../policies/methods.ts';
 import { ok, type Result } from '../../policies/result.ts';
 import type { Loaded } from '../config/assemble.ts';
-import { scrub } from '../telemetry/log.ts';
 import type { ToolList } from '../upstream/list-tools.ts';
 import { listServers } from './list-servers.ts';
+import { plural } from './output.ts';
+import { printable } from './printable.ts';
 
 export type Connection =
   | {
@@ -69,15 +70,18 @@ const LIST = listKindOf('tools/list')!;
 export function describeConnection(connection: Connection): string[] {
   if (!connection.ok) return [connection.problem];
   const { server, era, protocolVersion, says, tools, agents } = connection;
-  const itself = says === undefined ? '' : `, ${scrub(says)}`;
+  const itself = says === undefined ? '' : `, ${printable(says)}`;
   return [
-    `${server}: revision ${protocolVersion} (${era}), ${tools} ${tools === 1 ? 'tool' : 'tools'}${itself}`,
+    `${server}: revision ${protocolVersion} (${era}), ${plural(tools, 'tool')}${itself}`,
     ...agents.map(({ name, sees }) => `  ${name} sees ${showNames(sees)}`),
   ];
 }
 
 function showNames(names: readonly string[]): string {
   if (names.length === 0) return 'none of them';
-  const shown = names.slice(0, SHOWN_MAX).map(scrub).join(', ');
+  const shown = names
+    .slice(0, SHOWN_MAX)
+    .map((name) => printable(name))
+    .join(', ');
   return names.length > SHOWN_MAX ? `${shown} and ${names.length - SHOWN_MAX} more` : shown;
 }

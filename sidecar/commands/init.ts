@@ -9,8 +9,9 @@ import { stringify } from 'yaml';
 import { err, ok, type Result } from '../../policies/result.ts';
 import { type Imported, readMcpJson } from '../config/mcp-json.ts';
 import type { Environment } from '../config/policy-source.ts';
-import { formatProblems } from '../config/problem.ts';
+import { formatProblems, type Problem } from '../config/problem.ts';
 import { readYaml } from '../config/yaml-document.ts';
+import { problemOf, tellLines, tellProblems, writeJson } from './output.ts';
 import { jsonSchema } from './schema.ts';
 
 const WRITTEN = ['sidecar.yaml', 'policy.yaml'];
@@ -40,25 +41,25 @@ export interface InitReport {
   readonly files: readonly string[];
   readonly notes: readonly string[];
   /** For people: all of it, and what to do next. */
-  readonly text: string;
+  readonly lines: readonly string[];
 }
 
 /** `exists`: files are there already. `wrong`: what to start from cannot be used, or the folder cannot be written. */
 export interface InitFailure {
   readonly kind: 'exists' | 'wrong';
-  readonly message: string;
+  readonly problems: readonly Problem[];
 }
 
 export async function init({ json, ...options }: InitOptions & { readonly json: boolean }): Promise<number> {
   const done = await writeStart(options, process.cwd(), process.env);
-  if (json) {
-    const { text: _, ...data } = done.ok
-      ? done.value
-      : { text: '', problems: [{ path: '', message: done.error.message }] };
-    process.stdout.write(`${JSON.stringify({ ok: done.ok, ...data }, undefined, 2)}\n`);
-  } else process.stderr.write(`${done.ok ? done.value.text : done.error.message}\n`);
-  if (done.ok) return 0;
-  return done.error.kind === 'exists' ? 1 : 2;
+  if (!done.ok) {
+    tellProblems(done.error.problems, json);
+    return done.error.kind === 'exists' ? 1 : 2;
+  }
+  const { lines, ...data } = done.value;
+  if (json) writeJson({ ok: true, ...data });
+  else tellLines(lines);
+  return 0;
 }
 
 /** Writes the files into `folder`. */
@@ -69,14 +70,14 @@ export async function writeStart(
 ): Promise<Result<InitReport, InitFailure>> {
   const existing = WRITTEN.filter((name) => existsSync(join(folder, name)));
   if (existing.length > 0)
-    return err({
-      kind: 'exists',
-      message: `${existing.join(' and ')} ${existing.length > 1 ? 'are' : 'is'} there already, and nothing was written. sidecar check explains it.`,
-    });
+    return fail(
+      'exists',
+      `${existing.join(' and ')} ${existing.length > 1 ? 'are' : 'is'} there already, and nothing was written. sidecar check explains it.`,
+    );
 
   const source = from === undefined ? findMcpJson(folder) : resolve(folder, from);
   const imported = source === undefined ? ok(EXAMPLE) : await importFrom(source, environment);
-  if (!imported.ok) return err({ kind: 'wrong', message: imported.error });
+  if (!imported.ok) return err({ kind: 'wrong', problems: imported.error });
 
   const schemas = await Promise.all([jsonSchema({ policy: false }), jsonSchema({ policy: true })]);
   try {
@@ -91,23 +92,27 @@ export async function writeStart(
       );
   } catch (error) {
     const { code, path } = error as NodeJS.ErrnoException;
-    if (code === 'EEXIST') return err({ kind: 'exists', message: `${path} is there already: somebody was faster` });
-    return err({ kind: 'wrong', message: `${folder} cannot be written (${code})` });
+    if (code === 'EEXIST') return fail('exists', `${path} is there already: somebody was faster`);
+    return fail('wrong', `${folder} cannot be written (${code})`);
   }
   return ok(report(imported.value, source));
+}
+
+function fail(kind: InitFailure['kind'], sentence: string): Result<never, InitFailure> {
+  return err({ kind, problems: [problemOf(sentence)] });
 }
 
 function findMcpJson(folder: string): string | undefined {
   return ['.mcp.json', 'mcp.json'].map((name) => join(folder, name)).find((file) => existsSync(file));
 }
 
-async function importFrom(file: string, environment: Environment): Promise<Result<Imported, string>> {
+async function importFrom(file: string, environment: Environment): Promise<Result<Imported, readonly Problem[]>> {
   const document = await readYaml(file);
-  if (!document.ok) return err(formatProblems(document.error));
+  if (!document.ok) return document;
   const read = readMcpJson(document.value, environment);
-  if (!read.ok) return err(formatProblems(read.error));
+  if (!read.ok) return read;
   if (read.value.servers.every(({ notWritable }) => notWritable !== undefined))
-    return err(['no server could be taken over; nothing was written.', ...complaints(read.value)].join('\n'));
+    return err(['no server could be taken over; nothing was written.', ...complaints(read.value)].map(problemOf));
   return read;
 }
 
@@ -136,12 +141,12 @@ function report(imported: Imported, source: string | undefined): InitReport {
         : `server ${server}: ${place} is { env: ${variable} } now.`,
     );
   const notes = [...complaints(imported), ...moved];
-  const text = [
+  const lines = [
     `wrote ${WRITTEN.join(', ')}${source === undefined ? '' : ` from ${file}`} (and ${SCHEMA_FOLDER}/ for your editor)`,
     ...notes,
     'next: npx sidecar check, then npx sidecar',
-  ].join('\n');
-  return { files: WRITTEN, notes, text };
+  ];
+  return { files: WRITTEN, notes, lines };
 }
 
 function sidecarText(imported: Imported, source: string | undefined): string {

@@ -21,8 +21,8 @@ import {
 import { parsePart, partsOf } from '../../injector/manifest-text.ts';
 import { defaultOptions, loadInjectorConfig, optionsOf } from '../../injector/options.ts';
 import { err, ok, type Result } from '../../policies/result.ts';
-import { formatProblems } from '../config/problem.ts';
 import { readText } from '../config/yaml-document.ts';
+import { problemOf, tellLines, tellProblems } from './output.ts';
 
 export interface UninjectOptions {
   readonly file: readonly string[];
@@ -52,10 +52,7 @@ export async function injectCommand(options: InjectOptions): Promise<number> {
     groupsInManifest(one.text),
   );
   const config = options.config === undefined ? undefined : await loadInjectorConfig(options.config);
-  if (config?.ok === false) {
-    process.stderr.write(`${formatProblems(config.error)}\n`);
-    return 2;
-  }
+  if (config?.ok === false) return tellProblems(config.error, false);
   return rewriteAll(inputs.value, options, (input) =>
     injectManifest(input.name, input.text, {
       options: config === undefined ? defaultOptions() : optionsOf(config.value),
@@ -72,8 +69,10 @@ export async function uninjectCommand(options: UninjectOptions): Promise<number>
 }
 
 function tellAll(read: readonly Result<unknown, string>[]): number {
-  for (const one of read) if (!one.ok) process.stderr.write(`sidecar: ${one.error}\n`);
-  return 2;
+  return tellProblems(
+    read.flatMap((one) => (one.ok ? [] : [problemOf(one.error)])),
+    false,
+  );
 }
 
 function rewriteAll(
@@ -87,10 +86,10 @@ function rewriteAll(
     const rewritten = rewrite(input);
     if (!rewritten.ok) {
       exitCode = 1;
-      for (const problem of rewritten.error) process.stderr.write(`${problemLine(problem)}\n`);
+      tellLines(rewritten.error.map(problemLine));
       continue;
     }
-    for (const note of rewritten.value.notes) process.stderr.write(noteLines(note));
+    tellLines(rewritten.value.notes.flatMap(noteLines));
     const isChanged = rewritten.value.text !== input.text;
     if (check && isChanged) exitCode = Math.max(exitCode, 1);
     if (diff && isChanged) outputs.push(createTwoFilesPatch(input.name, input.name, input.text, rewritten.value.text));
@@ -113,8 +112,8 @@ const WORDS: Readonly<Record<ManifestNote['kind'], string>> = {
   removed: 'sidecar removed',
 };
 
-function noteLines({ file, object, kind, warnings }: ManifestNote): string {
-  return [`${file}: ${object}: ${WORDS[kind]}`, ...warnings.map((warning) => `  ${warning}`)].join('\n').concat('\n');
+function noteLines({ file, object, kind, warnings }: ManifestNote): string[] {
+  return [`${file}: ${object}: ${WORDS[kind]}`, ...warnings.map((warning) => `  ${warning}`)];
 }
 
 /** Streams behind each other are one stream when each but the first begins with its `---`. */

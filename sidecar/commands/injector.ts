@@ -4,8 +4,8 @@
 import { inClusterAddress, Kubernetes } from '../../injector/kubernetes.ts';
 import { loadInjectorConfig } from '../../injector/options.ts';
 import { startInjector } from '../../injector/start.ts';
-import { formatProblems } from '../config/problem.ts';
 import { createLogger, type LogLevel } from '../telemetry/log.ts';
+import { tellProblems, tellSentence } from './output.ts';
 
 export interface InjectorCommandOptions {
   readonly config: string;
@@ -20,15 +20,9 @@ const LAME_DUCK_MS = 5_000;
 
 export async function injector({ config, logLevel }: InjectorCommandOptions): Promise<number> {
   const loaded = await loadInjectorConfig(config);
-  if (!loaded.ok) {
-    process.stderr.write(`${formatProblems(loaded.error)}\n`);
-    return 2;
-  }
+  if (!loaded.ok) return tellProblems(loaded.error, false);
   const address = await inClusterAddress(process.env);
-  if (!address.ok) {
-    process.stderr.write(`sidecar: ${address.error}\n`);
-    return 2;
-  }
+  if (!address.ok) return tellSentence(address.error, false);
   const told = new Promise<void>((resolve) => {
     for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => resolve());
   });
@@ -45,7 +39,7 @@ export async function injector({ config, logLevel }: InjectorCommandOptions): Pr
     lameDuckMs: LAME_DUCK_MS,
   });
   if (!started.ok) {
-    process.stderr.write(`sidecar: ${started.error}\n`);
+    tellSentence(started.error, false);
     return 1;
   }
   const { webhook, health } = started.value;

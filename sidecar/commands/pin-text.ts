@@ -3,6 +3,7 @@
  */
 import type { Loaded } from '../config/assemble.ts';
 import { showFile } from '../config/problem.ts';
+import { plural } from './output.ts';
 import { printable } from './printable.ts';
 
 export function describePins({ config, lock }: Pick<Loaded, 'config' | 'lock'>): string[] {
@@ -14,14 +15,10 @@ export function describePins({ config, lock }: Pick<Loaded, 'config' | 'lock'>):
   const hidden = `hidden characters are ${hiddenCharacters === 'refuse' ? 'refused' : 'told'}`;
   const servers = Object.keys(config.servers);
   return [
-    `${showFile(file)}: ${countOf(tools, 'tool')} of ${countOf(pinned.size, 'server')}; ${drift}, ${hidden}`,
+    `${showFile(file)}: ${plural(tools, 'tool')} of ${plural(pinned.size, 'server')}; ${drift}, ${hidden}`,
     ...servers.filter((server) => !pinned.has(server)).map((server) => `${server} is not pinned`),
     ...[...pinned.keys()]
       .filter((server) => !servers.includes(server))
       .map((server) => `${printable(server)} is pinned and not configured`),
   ];
-}
-
-export function countOf(count: number, thing: string): string {
-  return `${count} ${thing}${count === 1 ? '' : 's'}`;
 }

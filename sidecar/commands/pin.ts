@@ -10,10 +10,9 @@ import type { Loaded } from '../config/assemble.ts';
 import { discoverConfig } from '../config/discover.ts';
 import { type Lock, renderLock, writeLock } from '../config/lock-file.ts';
 import { type Problem, showFile, wholeFile } from '../config/problem.ts';
-import { tellProblems, writeJson } from './check.ts';
 import { listServers } from './list-servers.ts';
 import { findChanges, type PinChanges, type ServerChanges } from './pin-changes.ts';
-import { countOf } from './pin-text.ts';
+import { plural, problemOf, tellProblems, tellSentence, writeJson, writeLines } from './output.ts';
 import { printable } from './printable.ts';
 
 export interface PinOptions {
@@ -33,24 +32,20 @@ export async function pinCommand({ config, server: chosen, diff, json }: PinOpti
   if (!before.ok) return tellProblems(before.error, json);
   const isChosen = (server: string) => chosen.length === 0 || chosen.includes(server);
   const listings = await listServers(loaded.value, isChosen);
-  if (!listings.ok) return tellProblems([sentence(listings.error)], json);
+  if (!listings.ok) return tellSentence(listings.error, json);
 
   const found = findChanges(before.value ?? new Map(), listings.value, isChosen);
   const isSame = before.value !== undefined && renderLock(before.value) === renderLock(found.lock);
   if (!diff && !isSame) {
     const written = await writeLock(file, found.lock);
-    if (!written.ok) return tellProblems([sentence(written.error)], json);
+    if (!written.ok) return tellSentence(written.error, json);
   }
   const isWhole = found.servers.every((one) => one.ok && one.problems.length === 0);
   const isOk = isWhole && (!diff || isSame);
   const { servers, dropped } = found;
   if (json) writeJson({ ok: isOk, file, ...(diff ? { same: isSame } : { written: !isSame }), servers, dropped });
-  else process.stdout.write(describe(found, showFile(file), diff, isSame));
+  else writeLines(describe(found, showFile(file), diff, isSame));
   return isOk ? 0 : 1;
-}
-
-function sentence(message: string): Problem {
-  return { ...wholeFile('', message), file: undefined };
 }
 
 /** A lock that is not right is not written over: what it was meant to keep would be lost. */
@@ -62,7 +57,7 @@ function lockBefore(
   const strangers = chosen.filter((server) => !Object.hasOwn(config.servers, server));
   if (strangers.length > 0) {
     const known = Object.keys(config.servers).join(', ');
-    return err(strangers.map((server) => sentence(`server ${server} is not configured; there are: ${known}`)));
+    return err(strangers.map((server) => problemOf(`server ${server} is not configured; there are: ${known}`)));
   }
   const { file } = config.pins;
   const isThere = existsSync(file);
@@ -70,9 +65,9 @@ function lockBefore(
   return diff ? err([wholeFile(file, 'does not exist: sidecar pin writes it')]) : ok(undefined);
 }
 
-function describe({ servers, dropped, lock }: PinChanges, file: string, diff: boolean, isSame: boolean): string {
+function describe({ servers, dropped, lock }: PinChanges, file: string, diff: boolean, isSame: boolean): string[] {
   const tools = [...lock.values()].reduce((sum, { size }) => sum + size, 0);
-  const total = `${countOf(tools, 'tool')} of ${countOf(lock.size, 'server')}`;
+  const total = `${plural(tools, 'tool')} of ${plural(lock.size, 'server')}`;
   const lines = [
     ...servers.flatMap((one) => describeServer(one, diff)),
     ...dropped.map(
@@ -81,19 +76,19 @@ function describe({ servers, dropped, lock }: PinChanges, file: string, diff: bo
   ];
   if (!diff) lines.push(isSame ? `${file} is as it was: ${total}` : `wrote ${file}: ${total}; review it like code`);
   else if (isSame) lines.push(`nothing that is listed differs from ${file}: ${total}`);
-  return `${lines.join('\n')}\n`;
+  return lines;
 }
 
 function describeServer(one: ServerChanges, diff: boolean): string[] {
   const { server } = one;
   if (!one.ok) {
-    const pins = countOf(one.kept, 'pin');
+    const pins = plural(one.kept, 'pin');
     return [`${server} ${one.problem}; ${diff ? `nothing to compare its ${pins} with` : `kept its ${pins}`}`];
   }
   const { tools, wasPinned, changes, hidden, problems } = one;
   const first = diff
-    ? `${server} is not pinned (${countOf(tools, 'tool')})`
-    : `${server}: ${countOf(tools, 'tool')}, pinned for the first time`;
+    ? `${server} is not pinned (${plural(tools, 'tool')})`
+    : `${server}: ${plural(tools, 'tool')}, pinned for the first time`;
   return [
     ...(wasPinned ? [] : [first]),
     ...changes.map(

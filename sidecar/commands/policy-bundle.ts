@@ -9,11 +9,9 @@ import { resolve } from 'node:path';
 import type { Bundle } from '../bundle/format.ts';
 import { type SignedBundle, signBundle } from '../bundle/sign.ts';
 import { loadPolicy, policyPath } from '../config/policy-source.ts';
-import { formatProblems } from '../config/problem.ts';
 import { readText } from '../config/yaml-document.ts';
 import { replaceFile } from '../replace-file.ts';
-import { tellSentence } from './audit-files.ts';
-import { writeJson } from './check.ts';
+import { tellLines, tellProblems, tellSentence, writeJson } from './output.ts';
 
 export interface PolicyBundleOptions {
   /** A file, a folder or library/<name>. */
@@ -32,29 +30,25 @@ export interface PolicyBundleOptions {
 export async function policyBundle(options: PolicyBundleOptions, now: () => number = Date.now): Promise<number> {
   const { policy, key, json, output } = options;
   const loaded = await loadPolicy({ kind: 'path', path: policyPath(policy, process.cwd()) });
-  if (!loaded.ok) {
-    if (json) writeJson({ ok: false, problems: loaded.error });
-    else process.stderr.write(`${formatProblems(loaded.error)}\n`);
-    return 2;
-  }
+  if (!loaded.ok) return tellProblems(loaded.error, json);
   const privateKey = await readText(key);
-  if (!privateKey.ok) return tellSentence(json, `${key} ${privateKey.error}`);
+  if (!privateKey.ok) return tellSentence(`${key} ${privateKey.error}`, json);
   await warnOfReaders(key);
   // The document has compiled, so that it is a mapping.
   const document = loaded.value.document as Bundle['policy'];
   const signed = await signBundle(bundleOf(document, options, now()), privateKey.value, options.keyId);
-  if (!signed.ok) return tellSentence(json, `${key}: ${signed.error}`);
+  if (!signed.ok) return tellSentence(`${key}: ${signed.error}`, json);
 
   const text = `${signed.value.text}\n`;
   if (output !== undefined) {
     const written = await replaceFile(resolve(output), text, 0o644);
-    if (!written.ok) return tellSentence(json, written.error);
+    if (!written.ok) return tellSentence(written.error, json);
   }
   if (json)
     writeJson({ ok: true, ...contentOf(signed.value), ...(output === undefined ? { bundle: text } : { output }) });
   else {
     if (output === undefined) process.stdout.write(text);
-    process.stderr.write(describe(signed.value, output));
+    tellLines([describe(signed.value, output)]);
   }
   return 0;
 }
@@ -74,7 +68,7 @@ function bundleOf(policy: Bundle['policy'], { version, expires, group }: PolicyB
 async function warnOfReaders(key: string): Promise<void> {
   const { mode } = await stat(key);
   if (process.platform !== 'win32' && (mode & 0o077) !== 0)
-    process.stderr.write(`warning: ${key} may be read by others than its owner: chmod 600 ${key}\n`);
+    tellLines([`warning: ${key} may be read by others than its owner: chmod 600 ${key}`]);
 }
 
 function contentOf({ version, issuedAt, expiresAt, group, algorithm, keyId, text }: SignedBundle) {
@@ -85,5 +79,5 @@ function describe(signed: SignedBundle, output: string | undefined): string {
   const { version, group, expiresAt, algorithm, keyId } = signed;
   const whom = group === undefined ? 'any group' : `the group ${group}`;
   const until = expiresAt === undefined ? 'without expiry' : `until ${expiresAt}`;
-  return `${output ?? 'bundle'}: version ${version} for ${whom}, ${until}, signed with ${algorithm} by the key ${keyId}\n`;
+  return `${output ?? 'bundle'}: version ${version} for ${whom}, ${until}, signed with ${algorithm} by the key ${keyId}`;
 }

@@ -10,9 +10,9 @@ import { err, ok, type Result } from '../../policies/result.ts';
 import { policyAt } from '../../policies/virtual.ts';
 import { findNamedPolicy, type NamedPolicy } from '../config/named-policy.ts';
 import { type LoadedPolicy, loadPolicy, policyPath } from '../config/policy-source.ts';
-import { formatProblems, type Problem } from '../config/problem.ts';
+import type { Problem } from '../config/problem.ts';
 import { describeCharge, showCharge } from './charge-text.ts';
-import { writeJson } from './check.ts';
+import { tellProblems, tellSentence, writeJson, writeLines } from './output.ts';
 import { describeDecision, describePart, finderOf, havingPart } from './policy-text.ts';
 
 export interface PolicyExplainOptions {
@@ -39,21 +39,22 @@ type Mapping = Readonly<Record<string, unknown>>;
 
 export async function policyExplain(options: PolicyExplainOptions): Promise<number> {
   const asked = readOptions(options, Date.now());
-  if (!asked.ok) return refuse(options.json, asked.error);
+  if (!asked.ok) return tellSentence(asked.error, options.json);
   const loaded = await load(options);
-  if (!loaded.ok) return tell(options.json, loaded.error, formatProblems(loaded.error));
+  if (!loaded.ok) return tellProblems(loaded.error, options.json);
   const { policy, group } = loaded.value;
   const { request, annotations, now, claims } = asked.value;
   const agent = { name: options.agent ?? group, group, roles: options.role, claims };
   const policyThere = policyAt(policy.policy, options.virtual);
-  if (policyThere === undefined) return refuse(options.json, `the policy has no virtual server ${options.virtual}`);
+  if (policyThere === undefined)
+    return tellSentence(`the policy has no virtual server ${options.virtual}`, options.json);
   const subject: Subject = { agent, user: options.user === undefined ? undefined : { sub: options.user, claims: {} } };
   const message = messageOf(request);
   const annotationsOf = () => annotations;
   const explanation = explain(policyThere, { subject, ...message, sessionId: undefined, now, annotationsOf });
   if (options.json)
     writeJson({ ok: true, subject, ...message, at: new Date(now).toISOString(), ...shown(explanation, policy) });
-  else process.stdout.write(describe(subject, asked.value, explanation, policy, options.virtual));
+  else writeLines(describe(subject, asked.value, explanation, policy, options.virtual));
   return 0;
 }
 
@@ -67,16 +68,6 @@ function shown({ targets, charges, ...explanation }: Explanation, policy: Loaded
       parts: parts.map((part) => ({ ...part, place: find(part).place, when: find(part).when })),
     })),
   };
-}
-
-function refuse(json: boolean, message: string): 2 {
-  return tell(json, [{ message }], `error: ${message}`);
-}
-
-function tell(json: boolean, problems: readonly object[], text: string): 2 {
-  if (json) writeJson({ ok: false, problems });
-  else process.stderr.write(`${text}\n`);
-  return 2;
 }
 
 async function load({ policy, config }: PolicyExplainOptions) {
@@ -142,7 +133,7 @@ function describe(
   { decision, roles, targets, charges, args }: Explanation,
   policy: LoadedPolicy,
   virtual: string | undefined,
-): string {
+): string[] {
   const find = finderOf(policy);
   const who = `${agent.name}${user === undefined ? '' : ` for user ${user.sub}`}`;
   const parts = targets.flatMap((target) => target.parts);
@@ -160,8 +151,7 @@ function describe(
       : having.flatMap((part) => describePart(part, find))),
     ...(apart.length === 0 ? [] : ['', ...apart.flatMap((part) => describePart(part, find))]),
     ...(charges.length === 0 ? [] : ['', ...charges.map(describeCharge)]),
-    '',
-  ].join('\n');
+  ];
 }
 
 function describeChange(request: Request, judged: Explanation['args']): string[] {

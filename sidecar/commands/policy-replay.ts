@@ -6,8 +6,8 @@ import { type Change, Comparing, type Comparison, type Limited, type UnsureGroup
 import { rejudgeBy } from '../../policies/replay.ts';
 import { loadPolicy, policyPath } from '../config/policy-source.ts';
 import { recordedRequest } from '../telemetry/recorded-request.ts';
-import { describeReading, plural, readAuditFiles, tellProblems, tellSentence } from './audit-files.ts';
-import { writeJson } from './check.ts';
+import { describeReading, readAuditFiles } from './audit-files.ts';
+import { plural, tellLines, tellProblems, tellSentence, writeJson, writeLines } from './output.ts';
 import { printable } from './printable.ts';
 
 export interface PolicyReplayOptions {
@@ -21,30 +21,30 @@ export interface PolicyReplayOptions {
 
 export async function policyReplay({ audit, policy, agent, json }: PolicyReplayOptions): Promise<number> {
   const loaded = await loadPolicy({ kind: 'path', path: policyPath(policy, process.cwd()) });
-  if (!loaded.ok) return tellProblems(json, loaded.error);
+  if (!loaded.ok) return tellProblems(loaded.error, json);
   const agents = agent.length === 0 ? undefined : new Set(agent);
   const comparing = new Comparing(rejudgeBy(loaded.value.policy), agents);
   const read = await readAuditFiles(audit, (record, file) => {
     const request = recordedRequest(record);
     if (request !== undefined) comparing.add(request, file);
   });
-  if (!read.ok) return tellSentence(json, read.error);
+  if (!read.ok) return tellSentence(read.error, json);
   const { result } = comparing;
   const letsAllThrough = loaded.value.policy.audit;
   if (json)
     writeJson({ ok: result.changed === 0, mode: letsAllThrough ? 'audit' : 'enforce', ...result, read: read.value });
   else {
-    process.stdout.write(describeComparison(result));
-    if (letsAllThrough) process.stderr.write(`note: ${policy} is in audit mode, and lets everything through\n`);
-    process.stderr.write(`${describeReading(read.value)}\n`);
+    writeLines(describeComparison(result));
+    if (letsAllThrough) tellLines([`note: ${policy} is in audit mode, and lets everything through`]);
+    tellLines([describeReading(read.value)]);
   }
   return result.changed === 0 ? 0 : 1;
 }
 
-export function describeComparison(comparison: Comparison): string {
+export function describeComparison(comparison: Comparison): string[] {
   const { judged, changed, unsure, changes, unsureGroups, limited, freed, countedUnsurely, unlisted } = comparison;
   const told = (count: number, words: string) => (count === 0 ? [] : [`${plural(count, 'request')} ${words}`]);
-  const lines = [
+  return [
     ...changes.map(describeChange),
     ...limited.map(describeLimited),
     ...unsureGroups.map(describeUnsure),
@@ -56,7 +56,6 @@ export function describeComparison(comparison: Comparison): string {
     ...told(freed, 'that a quota stopped would be stopped by none'),
     ...told(countedUnsurely, 'may be counted by other quotas than is assumed here'),
   ];
-  return `${lines.join('\n')}\n`;
 }
 
 function describeLimited({ agent, quota, count, first }: Limited): string {
@@ -66,7 +65,8 @@ function describeLimited({ agent, quota, count, first }: Limited): string {
 function describeChange(change: Change): string {
   const { wasLetThrough, ruleBefore, decision } = change;
   const before = wasLetThrough ? 'allowed' : `refused${byRule(ruleBefore)}`;
-  const after = decision.effect === 'allow' ? 'allowed' : `refused${byRule(decision.rule) || `: ${decision.reason}`}`;
+  const after =
+    decision.effect === 'allow' ? 'allowed' : `refused${byRule(decision.rule) || `: ${printable(decision.reason)}`}`;
   const by = decision.effect === 'allow' && !wasLetThrough ? byRule(decision.rule) : '';
   return `${describeGroup(change)} ${before} → ${after}${by}; ${describeFirst(change.first)}`;
 }
@@ -79,7 +79,7 @@ function describeGroup({ agent, server, matter, count }: Change | UnsureGroup): 
   const { kind, name } = matter;
   const what =
     kind === 'tool' || kind === 'prompt'
-      ? `${server}.${printable(name)}`
+      ? `${printable(server)}.${printable(name)}`
       : `${printable(name)} of ${printable(server)}`;
   return `${printable(agent)} ${kind === 'tool' ? '' : `${kind} `}${what}: ${plural(count, 'call')}`;
 }

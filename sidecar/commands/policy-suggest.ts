@@ -17,8 +17,8 @@ import { widen } from '../../policies/suggest-hints.ts';
 import { casesText, policyText } from '../config/suggestion-text.ts';
 import type { AuditReading } from '../telemetry/audit-reader.ts';
 import { recordedRequest } from '../telemetry/recorded-request.ts';
-import { describeReading, plural, readAuditFiles, tellSentence } from './audit-files.ts';
-import { writeJson } from './check.ts';
+import { describeReading, readAuditFiles } from './audit-files.ts';
+import { plural, tellLines, tellSentence, writeJson } from './output.ts';
 import { describeComparison } from './policy-replay.ts';
 import { printable } from './printable.ts';
 
@@ -36,18 +36,18 @@ export interface PolicySuggestOptions {
 export async function policySuggest(options: PolicySuggestOptions): Promise<number> {
   const { audit, json } = options;
   if (audit.includes('-'))
-    return tellSentence(json, 'the audit is read twice, which stdin cannot be: write it to a file');
-  if (!/^[\w-]{1,100}$/.test(options.name)) return tellSentence(json, '--name takes letters, digits, - and _ alone');
+    return tellSentence('the audit is read twice, which stdin cannot be: write it to a file', json);
+  if (!/^[\w-]{1,100}$/.test(options.name)) return tellSentence('--name takes letters, digits, - and _ alone', json);
   const gathered = await gather(audit);
-  if (!gathered.ok) return tellSentence(json, gathered.error);
+  if (!gathered.ok) return tellSentence(gathered.error, json);
   const { needs, reading } = gathered.value;
   const exact = suggest(needs);
   const suggestion = options.widen ? widen(exact) : exact;
   const texts = textsOf(suggestion, needs, options);
   const compared = await compare(audit, texts.policy);
-  if (!compared.ok) return tellSentence(json, compared.error);
+  if (!compared.ok) return tellSentence(compared.error, json);
   const written = options.out === undefined ? ok(undefined) : await write(options.out, options.name, texts);
-  if (!written.ok) return tellSentence(json, written.error);
+  if (!written.ok) return tellSentence(written.error, json);
   tell(options, suggestion, needs, texts, compared.value, reading);
   return compared.value.changed === 0 ? 0 : 1;
 }
@@ -128,14 +128,15 @@ function tell(
     return;
   }
   if (out === undefined) process.stdout.write(policy);
-  const said = [
+  tellLines([
     ...(out === undefined ? [] : [`wrote ${join(out, `${name}.yaml`)} and ${join(out, `${name}.cases.yaml`)}`]),
-    ...leftOut.map((one) => `left out: ${printable(one.agent)} ${one.server}.${printable(one.name)}: ${one.why}`),
+    ...leftOut.map(
+      (one) => `left out: ${printable(one.agent)} ${printable(one.server)}.${printable(one.name)}: ${one.why}`,
+    ),
     ...(needs.unknown === 0
       ? []
       : [`${plural(needs.unknown, 'request')} passed over, whose record does not say all that was asked`]),
-    describeComparison(comparison).trimEnd(),
+    ...describeComparison(comparison),
     describeReading(reading),
-  ];
-  process.stderr.write(`${said.join('\n')}\n`);
+  ]);
 }

@@ -8,8 +8,8 @@ import { ok, type Result } from '../../policies/result.ts';
 import { findCasesFiles, type LoadedCases, loadCases } from '../config/cases-file.ts';
 import { findNamedPolicy } from '../config/named-policy.ts';
 import { type LoadedPolicy, libraryFolder, policyPath } from '../config/policy-source.ts';
-import { type Problem, showFile, wholeFile } from '../config/problem.ts';
-import { tellProblems, writeJson } from './check.ts';
+import { type Problem, showFile } from '../config/problem.ts';
+import { problemOf, tellProblems, writeJson, writeLines } from './output.ts';
 import { describeDecision, describePart, finderOf, havingPart, placeOf } from './policy-text.ts';
 
 export interface PolicyTestOptions {
@@ -29,7 +29,7 @@ export async function policyTest(paths: readonly string[], options: PolicyTestOp
   const isEnough = report.coverage.percent >= (options.coverage ?? 0);
   const isOk = report.failed === 0 && isEnough;
   if (options.json) writeJson({ ok: isOk, ...report });
-  else process.stdout.write(describe(report, options.coverage));
+  else writeLines(describe(report, options.coverage));
   return isOk ? 0 : 1;
 }
 
@@ -41,7 +41,7 @@ async function filesOf(
     paths.length > 0 ? ok(paths.map((path) => policyPath(path, process.cwd()))) : await defaultPaths(config);
   if (!start.ok) return start;
   const found = await Promise.all(start.value.map(findCasesFiles));
-  const problems = found.flatMap((one) => (one.ok ? [] : [sentence(one.error)]));
+  const problems = found.flatMap((one) => (one.ok ? [] : [problemOf(one.error)]));
   if (problems.length > 0) return { ok: false, error: problems };
   return ok([...new Set(found.flatMap((one) => (one.ok ? one.value : [])))]);
 }
@@ -52,13 +52,9 @@ async function defaultPaths(config: string | undefined): Promise<Result<readonly
   if (!named.ok) return named;
   const { source } = named.value;
   if (source.kind !== 'path')
-    return { ok: false, error: [sentence('only a policy in a file or folder has cases beside it: name the files')] };
+    return { ok: false, error: [problemOf('only a policy in a file or folder has cases beside it: name the files')] };
   const isAlone = dirname(source.path) === libraryFolder() || !/\.ya?ml$/.test(source.path);
   return ok([isAlone ? source.path : dirname(source.path)]);
-}
-
-function sentence(message: string): Problem {
-  return { ...wholeFile('', message), file: undefined };
 }
 
 interface FailedCase {
@@ -138,7 +134,7 @@ function pathOf({ kind, name }: Coverable, { document }: LoadedPolicy): readonly
   return [section, entries.findIndex((one) => one.name === name)];
 }
 
-function describe({ passed, failed, failures, coverage }: Report, minimum: number | undefined): string {
+function describe({ passed, failed, failures, coverage }: Report, minimum: number | undefined): string[] {
   const { percent, missing } = coverage;
   const wanted = minimum !== undefined && percent < minimum ? `, and ${minimum} % is wanted` : '';
   return [
@@ -152,6 +148,5 @@ function describe({ passed, failed, failures, coverage }: Report, minimum: numbe
     `${passed} passed, ${failed} failed`,
     `coverage ${percent} %${wanted}${missing.length === 0 ? '' : '; no case covers'}`,
     ...missing.map(({ kind, name, place }) => `  ${kind} ${name} (${place})`),
-    '',
-  ].join('\n');
+  ];
 }

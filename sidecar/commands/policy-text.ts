@@ -5,7 +5,7 @@ import type { Effect, Part } from '../../policies/explain.ts';
 import { type PolicyDocument, policySchema } from '../../policies/schema.ts';
 import { type LoadedPolicy, libraryFolder } from '../config/policy-source.ts';
 import { showFile } from '../config/problem.ts';
-import { type Selector, showSelector } from './check.ts';
+import { type Selector, showCondition, showSelector } from './configuration-summary.ts';
 
 /** `refuse by no pushes at night: no pushes at night denies this call`. */
 export function describeDecision(decision: Decision): string {
@@ -80,7 +80,9 @@ export function describePart(part: Part, find: (part: Part) => Written): string[
   return [
     `${label} (${written.place}) ${does}`,
     ...selectors.map((index) => `  ${part.side} ${showSelector(written.selectors[index]!)}`),
-    ...(apart === undefined && written.when !== undefined ? [`  when ${written.when}: ${describeTruth(part)}`] : []),
+    ...(apart === undefined && written.when !== undefined
+      ? [`  when ${showCondition(written.when)}: ${describeTruth(part)}`]
+      : []),
     ...(error === undefined || apart !== undefined ? [] : [`  error: ${error}`]),
   ];
 }

@@ -6,9 +6,10 @@ import { startSidecar } from '../app.ts';
 import type { Loaded } from '../config/assemble.ts';
 import { discoverConfig } from '../config/discover.ts';
 import { packageFolder } from '../config/package-folder.ts';
-import { formatProblems, showFile } from '../config/problem.ts';
+import { showFile } from '../config/problem.ts';
 import { createLogger, type LogLevel } from '../telemetry/log.ts';
-import { explain } from './check.ts';
+import { summarize } from './configuration-summary.ts';
+import { tellLines, tellProblems, tellSentence } from './output.ts';
 
 export interface RunOptions {
   readonly config?: string;
@@ -18,10 +19,8 @@ export interface RunOptions {
 
 export async function run(options: RunOptions): Promise<number> {
   const loaded = await discoverConfig(options.config);
-  if (!loaded.ok) {
-    process.stderr.write(`${formatProblems(loaded.error)}\n`);
-    return 2;
-  }
+  // stdout is for what reads that it listens.
+  if (!loaded.ok) return tellProblems(loaded.error, false);
   const log = createLogger({
     level: options.logLevel ?? loaded.value.config.log.level,
     json: options.json || !process.stderr.isTTY,
@@ -29,16 +28,13 @@ export async function run(options: RunOptions): Promise<number> {
     now: Date.now,
   });
   const started = await startSidecar(loaded.value, { log });
-  if (!started.ok) {
-    process.stderr.write(`sidecar: ${started.error}\n`);
-    return 2;
-  }
+  if (!started.ok) return tellSentence(started.error, false);
   const sidecar = started.value;
   // Before anybody is told that it runs: whoever reads that may end it at once.
   const told = untilTold();
   if (options.json)
     process.stdout.write(`${JSON.stringify({ event: 'listening', mcp: sidecar.mcp, admin: sidecar.admin })}\n`);
-  else process.stderr.write(greeting(loaded.value, sidecar.mcp, sidecar.admin));
+  else tellLines(greeting(loaded.value, sidecar.mcp, sidecar.admin));
 
   await told;
   if (!options.json) process.stderr.write('\nstopping: finishing what is under way (once more to stop at once)\n');
@@ -63,9 +59,9 @@ function untilTold(): Promise<void> {
 }
 
 /** What a person wants to know at this moment: where, how to use it, what is allowed, where it is recorded. */
-export function greeting(loaded: Loaded, mcp: readonly string[], admin: string): string {
-  const { agents, rules, policy, pins, warnings } = explain(loaded);
-  const lines = [
+export function greeting(loaded: Loaded, mcp: readonly string[], admin: string): string[] {
+  const { agents, rules, policy, pins, warnings } = summarize(loaded);
+  return [
     '',
     ...howToConnect(loaded, mcp),
     '',
@@ -82,7 +78,6 @@ export function greeting(loaded: Loaded, mcp: readonly string[], admin: string):
     'Ctrl-C ends it.',
     '',
   ];
-  return `${lines.join('\n')}\n`;
 }
 
 function howToEnforce({ origin, policySource }: Loaded, file: string): string {

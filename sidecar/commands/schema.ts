@@ -1,8 +1,9 @@
 /** `sidecar schema`: the JSON Schema of sidecar.yaml or policy.yaml on stdout, for editors. */
 import * as z from 'zod';
+import { writeJson } from './output.ts';
 
 export async function schema(options: { policy: boolean }): Promise<number> {
-  process.stdout.write(`${JSON.stringify(await jsonSchema(options), undefined, 2)}\n`);
+  writeJson(await jsonSchema(options));
   return 0;
 }
 

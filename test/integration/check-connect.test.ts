@@ -133,7 +133,7 @@ test('goes with the server’s credential, which is nowhere to be seen', async (
   assert.equal(status, 0, stderr);
   assert.match(stdout, /hub: revision 2026-07-28 \(modern\), 1 tool, tool-server 1\.2\.3$/m);
   // A name that would clear the screen and turn the text around.
-  assert.match(stdout, /support sees x \[2J y$/m);
+  assert.match(stdout, /support sees x\\u\{1b\}\[2J\\u\{202e\}y$/m);
   const without = await check(server(''), ALL);
   assert.equal(without.status, 1);
   assert.match(without.stdout, /hub wants a credential \(HTTP status 401\), and none is configured/);
