@@ -54,6 +54,12 @@ export function userOf(pod: Raw, container: Raw): number | undefined {
   return typeof own === 'number' ? own : undefined;
 }
 
+/** Capabilities that a security context adds or drops, as runtimes read them: `cap_sys_admin` is SYS_ADMIN. */
+export function capabilitiesIn(context: Raw, side: 'add' | 'drop'): readonly string[] {
+  const listed = rawAt(context, 'capabilities')[side];
+  return Array.isArray(listed) ? listed.map((one) => String(one).toUpperCase().replace(/^CAP_/, '')) : [];
+}
+
 /** Runs beside the agents for the pod's whole life, or is one: a container, or a native sidecar. */
 export function isLasting({ list, container }: Place): boolean {
   return list === 'containers' || container.restartPolicy === 'Always';

@@ -5,7 +5,7 @@
 import type { Mode } from './container.ts';
 import { CONTAINER, VOLUME } from './names.ts';
 import type { InjectorOptions } from './options.ts';
-import { annotationsOf, ownPlaces, userOf } from './pod.ts';
+import { annotationsOf, capabilitiesIn, ownPlaces, userOf } from './pod.ts';
 import { type Raw, rawAt, rawList } from './raw-object.ts';
 import type { Settings } from './settings.ts';
 
@@ -49,18 +49,32 @@ export function reasonToRefuse(
   return tooMighty(pod) ?? sameUser(pod, options) ?? samePort(pod, settings);
 }
 
-/** Capabilities with which a container reads another's memory, or bends its traffic. */
-const MIGHTY = new Set(['ALL', 'SYS_PTRACE', 'SYS_ADMIN', 'NET_ADMIN', 'BPF']);
+/**
+ * What runtimes grant by themselves. Any other capability may read another's memory, bend its traffic or leave the
+ * container, those too that Linux does not have yet.
+ */
+const ORDINARY = new Set([
+  'AUDIT_WRITE',
+  'CHOWN',
+  'DAC_OVERRIDE',
+  'FOWNER',
+  'FSETID',
+  'KILL',
+  'MKNOD',
+  'NET_BIND_SERVICE',
+  'NET_RAW',
+  'SETFCAP',
+  'SETGID',
+  'SETPCAP',
+  'SETUID',
+  'SYS_CHROOT',
+]);
 
 function tooMighty(pod: Raw): Refusal | undefined {
   for (const { container } of ownPlaces(pod)) {
     const context = rawAt(container, 'securityContext');
-    const { add } = rawAt(context, 'capabilities');
-    const capability = Array.isArray(add)
-      ? add.find((one) => typeof one === 'string' && MIGHTY.has(one.replace(/^CAP_/, '')))
-      : undefined;
-    const what =
-      context.privileged === true ? 'is privileged' : capability && `has the capability ${String(capability)}`;
+    const capability = capabilitiesIn(context, 'add').find((one) => !ORDINARY.has(one));
+    const what = context.privileged === true ? 'is privileged' : capability && `has the capability ${capability}`;
     if (what)
       return namespaces(
         `a container (${String(container.name)}) that ${what}: it could take the credentials from the sidecar`,

@@ -163,7 +163,7 @@ suite('the pod’s own containers', () => {
 });
 
 suite('refused, each with one sentence', () => {
-  const cases: Record<string, [pod: Raw, words: RegExp, changes?: Partial<InjectionContext>]> = {
+  const cases: Record<string, readonly [pod: Raw, words: RegExp, changes?: Partial<InjectionContext>]> = {
     hostNetwork: [podWith({ hostNetwork: true }), /hostNetwork/],
     hostPID: [podWith({ hostPID: true }), /hostPID/],
     shareProcessNamespace: [podWith({ shareProcessNamespace: true }), /shareProcessNamespace/],
@@ -175,6 +175,15 @@ suite('refused, each with one sentence', () => {
       second([{ name: 'web', securityContext: { capabilities: { add: ['SYS_PTRACE'] } } }]),
       /web\) that has the capability SYS_PTRACE/,
     ],
+    ...Object.fromEntries(
+      ['all', 'sys_ptrace', 'CAP_SYS_ADMIN', 'cap_bpf', 'DAC_READ_SEARCH', 'SYS_MODULE', 'FUTURE'].map((capability) => [
+        `a container with the capability ${capability}`,
+        [
+          second([{ name: 'web', securityContext: { capabilities: { add: ['CHOWN', capability] } } }]),
+          new RegExp(`has the capability ${capability.toUpperCase().replace('CAP_', '')}:`),
+        ] as const,
+      ]),
+    ),
     'the sidecar’s own user': [
       second([{ name: 'web', securityContext: { runAsUser: 65532 } }]),
       /web runs as user 65532, which is the sidecar's/,
@@ -236,6 +245,12 @@ suite('refused, each with one sentence', () => {
       assert.ok(!result.ok);
       assert.match(result.error.message, words);
     });
+});
+
+test('what a runtime grants by itself may be added', () => {
+  const add = 'audit_write CHOWN DAC_OVERRIDE FOWNER FSETID KILL MKNOD NET_BIND_SERVICE SETFCAP SETGID SETPCAP SETUID';
+  const capabilities = { add: [...add.split(' '), 'SYS_CHROOT', 'CAP_NET_RAW'] };
+  injected(second([{ name: 'web', securityContext: { capabilities } }]));
 });
 
 suite('passed over, with a warning', () => {
