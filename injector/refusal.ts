@@ -10,7 +10,16 @@ import { type Raw, rawAt, rawList } from './raw-object.ts';
 import type { Settings } from './settings.ts';
 
 /** For metrics: one word a reason. */
-export type RefusalKind = 'shape' | 'settings' | 'group' | 'namespaces' | 'user' | 'ports' | 'job' | 'reserved';
+export type RefusalKind =
+  | 'shape'
+  | 'settings'
+  | 'group'
+  | 'namespaces'
+  | 'privileges'
+  | 'user'
+  | 'ports'
+  | 'job'
+  | 'reserved';
 
 export interface Refusal {
   readonly kind: RefusalKind;
@@ -49,6 +58,10 @@ export function reasonToRefuse(
   return tooMighty(pod) ?? sameUser(pod, options) ?? samePort(pod, settings);
 }
 
+function namespaces(why: string): Refusal {
+  return { kind: 'namespaces', message: `the pod has ${why}` };
+}
+
 /**
  * What runtimes grant by themselves. Any other capability may read another's memory, bend its traffic or leave the
  * container, those too that Linux does not have yet.
@@ -76,15 +89,12 @@ function tooMighty(pod: Raw): Refusal | undefined {
     const capability = capabilitiesIn(context, 'add').find((one) => !ORDINARY.has(one));
     const what = context.privileged === true ? 'is privileged' : capability && `has the capability ${capability}`;
     if (what)
-      return namespaces(
-        `a container (${String(container.name)}) that ${what}: it could take the credentials from the sidecar`,
-      );
+      return {
+        kind: 'privileges',
+        message: `the pod has a container (${String(container.name)}) that ${what}: it could take the credentials from the sidecar`,
+      };
   }
   return undefined;
-}
-
-function namespaces(why: string): Refusal {
-  return { kind: 'namespaces', message: `the pod has ${why}` };
 }
 
 /** Same user, same rights over the process: it could be traced, and its environment read. */

@@ -247,6 +247,15 @@ suite('refused, each with one sentence', () => {
     });
 });
 
+test('a container with too many privileges is a reason of its own for the metrics', () => {
+  const kindOf = (pod: Raw) => {
+    const result = inject(pod, CONTEXT);
+    return result.ok ? undefined : result.error.kind;
+  };
+  assert.equal(kindOf(second([{ name: 'web', securityContext: { privileged: true } }])), 'privileges');
+  assert.equal(kindOf(podWith({ hostPID: true })), 'namespaces');
+});
+
 test('what a runtime grants by itself may be added', () => {
   const add = 'audit_write CHOWN DAC_OVERRIDE FOWNER FSETID KILL MKNOD NET_BIND_SERVICE SETFCAP SETGID SETPCAP SETUID';
   const capabilities = { add: [...add.split(' '), 'SYS_CHROOT', 'CAP_NET_RAW'] };
