@@ -8,9 +8,14 @@
 import type { ArgumentRule, CompiledPolicy, Pointer } from './policy.ts';
 import { err, ok, type Result } from './result.ts';
 
+export interface Constant {
+  readonly pointer: Pointer;
+  readonly value: unknown;
+}
+
 export interface ArgumentPlan {
   readonly removes: readonly { readonly pointer: Pointer; readonly rule: string }[];
-  readonly sets: readonly { readonly pointer: Pointer; readonly value: unknown; readonly rule: string }[];
+  readonly sets: readonly (Constant & { readonly rule: string })[];
   /** The entry that wants the tool's schema enforced. */
   readonly validatedBy: string | undefined;
 }
@@ -39,12 +44,12 @@ export function argumentPlanFor(
 ): Result<ArgumentPlan | undefined, ArgumentProblem> {
   const entries = argumentRulesFor(policy, server, tool);
   if (entries.length === 0) return ok(undefined);
-  const sets: { readonly pointer: Pointer; readonly value: unknown; readonly rule: string }[] = [];
+  const sets: (Constant & { readonly rule: string })[] = [];
   for (const { name: rule, set } of entries)
     for (const { pointer, value } of set) {
       const other = sets.find((one) => overlaps(one.pointer, pointer));
       if (other === undefined) sets.push({ pointer, value, rule });
-      else if (!isSameConstant(other, { pointer, value }))
+      else if (areConflicting(other, { pointer, value }))
         return err({ rule, detail: `${rule} and ${other.rule} put different constants at ${show(pointer)}` });
     }
   return ok({
@@ -54,19 +59,11 @@ export function argumentPlanFor(
   });
 }
 
-interface Constant {
-  readonly pointer: Pointer;
-  readonly value: unknown;
-}
-
 /** Two that cannot both be had: at one place, or one inside the other's. */
 export function areConflicting(one: Constant, other: Constant): boolean {
-  return overlaps(one.pointer, other.pointer) && !isSameConstant(one, other);
-}
-
-/** Of two that overlap. */
-function isSameConstant(one: Constant, other: Constant): boolean {
-  return one.pointer.length === other.pointer.length && JSON.stringify(one.value) === JSON.stringify(other.value);
+  const isSame =
+    one.pointer.length === other.pointer.length && JSON.stringify(one.value) === JSON.stringify(other.value);
+  return overlaps(one.pointer, other.pointer) && !isSame;
 }
 
 /** One leads to the other's place, or through it. */

@@ -10,6 +10,7 @@ import { type Explanation, explain } from './explain.ts';
 import { changedBody, type Question } from './judge.ts';
 import type { CompiledPolicy, CompiledQuota } from './policy.ts';
 import { redactArguments } from './redact.ts';
+import { canonicalJson } from './tool-definition.ts';
 import { policyAt } from './virtual.ts';
 
 export type Verdict = Decision['effect'];
@@ -81,14 +82,8 @@ function wouldBeOf(decision: Decision): Refused | undefined {
 
 /** Text is shown as it is, all else as JSON with its keys in order. */
 function show(value: unknown): string {
-  return typeof value === 'string' ? value : (JSON.stringify(sorted(value)) ?? 'nothing');
-}
-
-function sorted(value: unknown): unknown {
-  if (Array.isArray(value)) return value.map(sorted);
-  if (typeof value !== 'object' || value === null) return value;
-  const entries = Object.entries(value).sort(([one], [other]) => (one < other ? -1 : 1));
-  return Object.fromEntries(entries.map(([key, inner]) => [key, sorted(inner)]));
+  if (typeof value === 'string') return value;
+  return value === undefined ? 'nothing' : canonicalJson(value);
 }
 
 /** A rule, role, quota or budget, and whether some case covers it. */

@@ -8,6 +8,7 @@
  */
 import { type Predicate, type Variables, variablesOf } from './cel.ts';
 import type { Call, Decision, Refused, Subject, Target } from './decision.ts';
+import { idOf } from './methods.ts';
 import type { Candidates, CompiledPolicy, Grant } from './policy.ts';
 import { ok, type Result } from './result.ts';
 import { placesOf } from './selector-index.ts';
@@ -128,8 +129,7 @@ function candidatesFor(policy: CompiledPolicy, subject: Subject, target: Target)
 function memoKey({ name, roles }: Subject['agent'], target: Target): string {
   let key = `${name.length}:${name}${roles.length}`;
   for (const role of roles) key += `:${role.length}:${role}`;
-  const id = target.kind === 'resource' ? target.uri : target.name;
-  return `${key} ${target.kind}${target.server.length}:${target.server}${id}`;
+  return `${key} ${target.kind}${target.server.length}:${target.server}${idOf(target)}`;
 }
 
 function findCandidates(policy: CompiledPolicy, { agent }: Subject, target: Target): Candidates {

@@ -12,6 +12,7 @@ import { rolesOf } from './decide.ts';
 import type { Call, Decision, Subject, Target } from './decision.ts';
 import { matchGlob } from './glob.ts';
 import { judge, type Question } from './judge.ts';
+import { idOf } from './methods.ts';
 import type { CompiledPolicy, CompiledSelector, Grant } from './policy.ts';
 
 /** How a half of a condition came out; `undefined` when there is no such half. */
@@ -103,7 +104,7 @@ function partOf(grant: Grant, roles: readonly string[], target: Target, variable
 
 /** Asked of each selector, where `decide` finds its own in the index. */
 function selects(selector: CompiledSelector, target: Target): boolean {
-  const id = target.kind === 'resource' ? target.uri : target.name;
+  const id = idOf(target);
   return matchGlob(selector.server, target.server) && selector[target.kind].some((glob) => matchGlob(glob, id));
 }
 

@@ -4,7 +4,7 @@
  * A message can name several things (a URI that can be written in two ways, several subscriptions): each has to be
  * allowed, and the first that is not decides. One that is malformed goes nowhere, which is a refusal too.
  */
-import { argumentPlanFor, type ArgumentProblem, changeArguments } from './arguments.ts';
+import { type ArgumentProblem, argumentPlanFor, changeArguments } from './arguments.ts';
 import { decide } from './decide.ts';
 import type { Call, Decision, Subject, Target } from './decision.ts';
 import { type AnnotationsOf, targetsOf } from './methods.ts';
@@ -39,19 +39,17 @@ export function judge(policy: CompiledPolicy, question: Question): Judgement {
   const call: Call = { method, args: argumentsOf(params), body, sessionId, now };
   const kind = method === '' ? 'response' : body.id === undefined ? 'notification' : 'request';
   const named = targetsOf(server, { kind, method, params }, annotationsOf);
-  if (!named.ok) {
-    const decision: Decision = {
-      effect: 'refuse',
-      rule: undefined,
-      reason: `the message is malformed: ${named.error}`,
-    };
-    return { decision, call, targets: [] };
-  }
+  if (!named.ok) return { decision: malformed(named.error), call, targets: [] };
   const judged = decideAll(policy, subject, named.value, call);
   // What is hidden stays so, whatever could not be done to its arguments.
   if (changed.ok || judged.decision.effect === 'hide') return { ...judged, call };
   const { rule, detail } = changed.error;
   return { decision: { effect: 'refuse', rule, reason: detail }, call, targets: judged.targets };
+}
+
+/** It goes nowhere. */
+export function malformed(problem: string): Decision {
+  return { effect: 'refuse', rule: undefined, reason: `the message is malformed: ${problem}` };
 }
 
 /** The message as it is judged: with what policy makes of its arguments. Their schema is the server's, and not known here. */

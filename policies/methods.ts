@@ -72,6 +72,11 @@ export interface Asking {
   readonly params: Params | undefined;
 }
 
+/** What a selector's globs are held against: the name, and of a resource its URI. */
+export function idOf(target: Target): string {
+  return target.kind === 'resource' ? target.uri : target.name;
+}
+
 /**
  * What a message asks for; empty for the protocol's own. Every target has to be allowed: a URI that can be written in
  * several ways is two, as it came and in its normal form.

@@ -8,7 +8,7 @@
  */
 import type { Condition, Predicate } from './cel.ts';
 import type { Decision } from './decision.ts';
-import { decideAll } from './judge.ts';
+import { decideAll, malformed } from './judge.ts';
 import type { CompiledPolicy, Grant } from './policy.ts';
 import { questionOf, type RecordedQuestion, type RecordedRequest, Unknowns } from './recorded.ts';
 import { countingBy, type QuotaOutcome } from './replay-quota.ts';
@@ -66,7 +66,7 @@ function decisionOf(whole: CompiledPolicy, { subject, virtual, targets, call }: 
   const policy = policyAt(whole, virtual);
   if (policy === undefined) return { effect: 'hide', rule: undefined, reason: `there is no virtual server ${virtual}` };
   if (targets.ok) return decideAll(policy, subject, targets.value, call).decision;
-  return { effect: 'refuse', rule: undefined, reason: `the message is malformed: ${targets.error}` };
+  return malformed(targets.error);
 }
 
 /** The policy, its conditions taken for what favours the request (or does not) where they look at what is not known. */

@@ -5,7 +5,7 @@
  * The only file here that imports zod.
  */
 import * as z from 'zod';
-import { parseCost } from './budget.ts';
+import { COST, parseCost } from './budget.ts';
 import { compileCondition, compileValue, EXPRESSION_MAX } from './cel.ts';
 import { GLOB_MAX, globProblem } from './glob.ts';
 import { parseRate, RATE } from './rate.ts';
@@ -113,7 +113,8 @@ const budget = z.strictObject({
   ...counted,
   cost: z
     .string()
-    .superRefine(report((text) => problemOf(parseCost(text))))
+    .regex(COST, 'must be <amount>/day or <amount>/month, for example 5/day or 2.50/day')
+    .superRefine(report((text) => (COST.test(text) ? problemOf(parseCost(text)) : undefined)))
     .describe('Money for each day or month of UTC, in the unit of the prices: 5/day, 100.50/month.'),
 });
 

@@ -3,6 +3,7 @@
  * then by its kind's globs. What is found is a number that the selector was added under: the place of its grant.
  */
 import type { Target } from './decision.ts';
+import { idOf } from './methods.ts';
 import { PatternMap } from './pattern-map.ts';
 import type { CompiledSelector, Grant } from './policy.ts';
 
@@ -24,7 +25,7 @@ export class SelectorIndex {
 
   /** The places of the selectors that select it: in no order, and one of them perhaps several times. */
   find(target: Target): number[] {
-    const id = target.kind === 'resource' ? target.uri : target.name;
+    const id = idOf(target);
     const places: number[] = [];
     for (const byKind of this.#servers.find(target.server))
       for (const found of byKind[target.kind]?.find(id) ?? []) for (const place of found) places.push(place);

@@ -1,4 +1,5 @@
 /** What the audit records of a call's arguments. */
+import { idOf } from '../../policies/methods.ts';
 import { redactArguments } from '../../policies/redact.ts';
 import type { Exchange } from './exchange.ts';
 
@@ -8,8 +9,7 @@ export function argumentsJson({ message, targets, route, policy }: Exchange): st
   const target = targets[0];
   if (message === undefined || range === undefined || target === undefined) return undefined;
   if (route === undefined || policy === undefined) return undefined;
-  const name = target.kind === 'resource' ? target.uri : target.name;
-  const { value, redacted } = redactArguments(policy, route.server, name, message.params?.arguments);
+  const { value, redacted } = redactArguments(policy, route.server, idOf(target), message.params?.arguments);
   if (redacted) return JSON.stringify(value);
   const text = message.bytes.toString('utf8', range.start, range.end);
   return /[\r\n]/.test(text) ? JSON.stringify(value) : text;

@@ -15,7 +15,7 @@ import {
 import { type CompiledPolicy, isVisible } from '../../../policies/decide.ts';
 import type { Call, Decision, Refused, Subject, Target } from '../../../policies/decision.ts';
 import { argumentsOf, decideAll } from '../../../policies/judge.ts';
-import { listedTarget, listKindOf, targetsOf } from '../../../policies/methods.ts';
+import { idOf, listedTarget, listKindOf, targetsOf } from '../../../policies/methods.ts';
 import { ok, type Result } from '../../../policies/result.ts';
 import { policyAt } from '../../../policies/virtual.ts';
 import type { Caller } from '../../identity/identify.ts';
@@ -225,8 +225,7 @@ function subjectOf(caller: Caller, group: string): Subject {
 function refusalOf(target: Target, refused: Refused): Reason {
   if (refused.effect === 'refuse')
     return { kind: 'forbidden', rule: refused.rule ?? 'default', detail: refused.reason };
-  const name = target.kind === 'resource' ? target.uri : target.name;
-  return { kind: 'hidden', what: target.kind, name, rule: refused.rule, detail: refused.reason };
+  return { kind: 'hidden', what: target.kind, name: idOf(target), rule: refused.rule, detail: refused.reason };
 }
 
 /**
