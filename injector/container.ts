@@ -4,6 +4,7 @@
  * Everything that the API server would fill in is written out: what comes back from it is then what was sent, and a
  * container that is not exactly ours can be told from one that is.
  */
+import { POD_VARIABLE } from '../sidecar/config/pod-overrides.ts';
 import type { Group } from './group.ts';
 import {
   CLIENT_CONFIG,
@@ -52,7 +53,7 @@ export function sidecarContainer({ group, settings, options, mode, agents }: Sid
       `${GROUP_FOLDER}/sidecar.yaml`,
       ...(logLevel === undefined ? [] : ['--log-level', logLevel]),
     ],
-    env: [{ name: 'MCP_SIDECAR_POD', value: JSON.stringify(podOverrides(settings, agents)) }],
+    env: [{ name: POD_VARIABLE, value: JSON.stringify(podOverrides(settings, agents)) }],
     ports: [{ name: 'mcp-health', containerPort: healthPort, protocol: 'TCP' }],
     resources: { requests: { ...requests }, limits: { ...limits } },
     securityContext: securityContext(options.runAsUser),
