@@ -7,7 +7,7 @@
  * two. No loops, and nothing that takes more than linear time.
  */
 import type { ASTNode } from '@marcbachmann/cel-js';
-import type { Variables } from './cel.ts';
+import type { Variables } from './cel-variables.ts';
 import { globOf, globProblem } from './glob.ts';
 
 export const UNSURE = Symbol('the library has to be asked');

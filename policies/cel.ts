@@ -23,7 +23,8 @@ import {
 import { hintFor } from './cel-hints.ts';
 import { countWork, startWork } from './cel-meter.ts';
 import { type Native, nativeOf, UNSURE } from './cel-native.ts';
-import type { Call, Subject, Target } from './decision.ts';
+import { childrenOf, conjunctsOf, isStable, refusalOf, usesAnnotations } from './cel-shape.ts';
+import { Agent, Server, Session, Tool, User, type Variables } from './cel-variables.ts';
 import { globProblem, matchGlob } from './glob.ts';
 import { err, ok, type Result } from './result.ts';
 
@@ -45,113 +46,6 @@ export interface Condition {
   readonly perCall: Predicate | undefined;
   readonly usesAnnotations: boolean;
 }
-
-class Agent {
-  readonly name: string;
-  readonly group: string;
-  readonly roles: readonly string[];
-  readonly claims: Readonly<Record<string, unknown>>;
-  constructor({ name, group, claims }: Subject['agent'], roles: readonly string[]) {
-    this.name = name;
-    this.group = group;
-    this.roles = roles;
-    this.claims = claims;
-  }
-}
-
-class User {
-  readonly sub: string | undefined;
-  readonly claims: Readonly<Record<string, unknown>>;
-  constructor(user: Subject['user']) {
-    this.sub = user?.sub;
-    this.claims = user?.claims ?? {};
-  }
-}
-
-class Server {
-  readonly name: string;
-  constructor(name: string) {
-    this.name = name;
-  }
-}
-
-class Tool {
-  readonly name: string;
-  readonly #given: Readonly<Record<string, unknown>> | undefined;
-  constructor(target: Target) {
-    this.name = target.kind === 'tool' ? target.name : '';
-    this.#given = target.kind === 'tool' ? target.annotations : undefined;
-  }
-  get annotations(): Readonly<Record<string, unknown>> {
-    return withDefaultHints(this.#given);
-  }
-}
-
-class Session {
-  readonly id: string | undefined;
-  constructor(id: string | undefined) {
-    this.id = id;
-  }
-}
-
-/** What an expression can name. The last five are `undefined` where there is no call. */
-export interface Variables {
-  readonly agent: Agent;
-  readonly user: User;
-  readonly server: Server;
-  readonly tool: Tool;
-  readonly env: Readonly<Record<string, string>>;
-  readonly method: string | undefined;
-  readonly args: Readonly<Record<string, unknown>> | undefined;
-  readonly body: Readonly<Record<string, unknown>> | undefined;
-  readonly session: Session | undefined;
-  readonly now: Date | undefined;
-}
-
-/**
- * @param roles All of the agent's roles, the policy's included.
- * @param call  `undefined` for a list filter. A call without arguments has `args` empty, so that `has(args.x)` is false.
- */
-export function variablesOf(
-  subject: Subject,
-  roles: readonly string[],
-  target: Target,
-  env: Readonly<Record<string, string>>,
-  call: Call | undefined,
-): Variables {
-  return {
-    agent: new Agent(subject.agent, roles),
-    user: new User(subject.user),
-    server: new Server(target.server),
-    tool: new Tool(target),
-    env,
-    method: call?.method,
-    args: call && (call.args ?? {}),
-    body: call?.body,
-    session: call && new Session(call.sessionId),
-    now: call && new Date(call.now),
-  };
-}
-
-/**
- * MCP's own defaults for a hint that is missing or is no boolean (schema 2026-07-28, `ToolAnnotations`): a tool that
- * says nothing, or is not known, may write, destroy, repeat badly and reach out.
- */
-function withDefaultHints(given: Readonly<Record<string, unknown>> | undefined): Readonly<Record<string, unknown>> {
-  const hint = (name: string, byDefault: boolean): boolean => {
-    const value = given?.[name];
-    return typeof value === 'boolean' ? value : byDefault;
-  };
-  return {
-    ...given,
-    readOnlyHint: hint('readOnlyHint', false),
-    destructiveHint: hint('destructiveHint', true),
-    idempotentHint: hint('idempotentHint', false),
-    openWorldHint: hint('openWorldHint', true),
-  };
-}
-
-const PER_CALL = new Set(['method', 'args', 'body', 'session', 'now']);
 
 const language = new Environment({ limits: LIMITS })
   .registerType('Agent', {
@@ -251,7 +145,7 @@ function check(expression: string, types: ReadonlySet<string>, wanted: string): 
     if (!checked.valid) return err(loadProblem(checked.error!, expression));
     if (!types.has(String(checked.type))) return err(`must be ${wanted}, but is a ${checked.type}`);
     countAll(parsed.ast);
-    const problem = refusedCall(parsed.ast) ?? nestedLoop(parsed.ast, new Set(['args', 'body']));
+    const problem = refusalOf(parsed.ast);
     return problem === undefined ? ok(parsed.ast) : err(problem);
   } catch (error) {
     return err(loadProblem(error as ParseError, expression));
@@ -364,95 +258,6 @@ function globFunction(text: string, pattern: string): boolean {
   const problem = globProblem(pattern);
   if (problem !== undefined) throw new EvaluationError({ code: 'bad_glob', message: problem });
   return matchGlob(pattern, text);
-}
-
-function conjunctsOf(node: ASTNode): readonly ASTNode[] {
-  return node.op === '&&' ? node.args.flatMap(conjunctsOf) : [node];
-}
-
-function isStable(node: ASTNode): boolean {
-  return !mentions(node, PER_CALL);
-}
-
-function childrenOf(node: ASTNode): readonly ASTNode[] {
-  switch (node.op) {
-    case 'value':
-    case 'id':
-      return [];
-    case '.':
-    case '.?':
-      return [node.args[0]];
-    case 'call':
-      return node.args[1];
-    case 'rcall':
-      return [node.args[1], ...node.args[2]];
-    case 'map':
-      return node.args.flat();
-    case '!_':
-    case '-_':
-      return [node.args];
-    default:
-      return node.args;
-  }
-}
-
-/** The first of `names` that the expression mentions. A loop's own variable of that name counts too: on the safe side. */
-function mentions(node: ASTNode, names: ReadonlySet<string>): string | undefined {
-  if (node.op === 'id') return names.has(node.args) ? node.args : undefined;
-  for (const child of childrenOf(node)) {
-    const name = mentions(child, names);
-    if (name !== undefined) return name;
-  }
-  return undefined;
-}
-
-/** Any use of `tool` but `tool.name`. */
-function usesAnnotations(node: ASTNode): boolean {
-  if (node.op === 'id') return node.args === 'tool';
-  if (node.op === '.' && node.args[0].op === 'id' && node.args[0].args === 'tool') return node.args[1] !== 'name';
-  return childrenOf(node).some(usesAnnotations);
-}
-
-function refusedCall(node: ASTNode): string | undefined {
-  if (node.op === 'rcall' && node.args[0] === 'matches')
-    return 'matches() is refused, since an argument could make a regular expression run for ever: use glob(), startsWith(), endsWith() or contains()';
-  if (node.op === 'id' && node.args === 'cel') return 'cel.bind() is refused, since it hides what a loop looks at';
-  for (const child of childrenOf(node)) {
-    const problem = refusedCall(child);
-    if (problem !== undefined) return problem;
-  }
-  return undefined;
-}
-
-const LOOPS = new Set(['all', 'exists', 'exists_one', 'map', 'filter']);
-
-/**
- * Loops over one message inside each other would let an agent choose a cost of n². Each element may be looked at in
- * its own turn, and in loops over its own parts: all of that together is linear.
- *
- * @param large Names whose value the agent chooses.
- */
-function nestedLoop(node: ASTNode, large: ReadonlySet<string>): string | undefined {
-  if (node.op !== 'rcall' || !LOOPS.has(node.args[0])) return firstNestedLoop(childrenOf(node), large);
-  const [name, iterable, [variable, ...inside]] = node.args;
-  if (variable?.op !== 'id') return undefined;
-  const outer = new Set(large);
-  outer.delete(variable.args);
-  if (mentions(iterable, large) === undefined) return firstNestedLoop(inside, outer);
-  for (const expression of inside) {
-    const offender = mentions(expression, outer);
-    if (offender !== undefined)
-      return `${name}(${variable.args}, …) loops over the message and looks at ${offender} from inside: only ${variable.args} may be used there, so that the cost stays linear`;
-  }
-  return nestedLoop(iterable, large) ?? firstNestedLoop(inside, outer.add(variable.args));
-}
-
-function firstNestedLoop(nodes: readonly ASTNode[], large: ReadonlySet<string>): string | undefined {
-  for (const node of nodes) {
-    const problem = nestedLoop(node, large);
-    if (problem !== undefined) return problem;
-  }
-  return undefined;
 }
 
 /** The library's texts at load speak of the expression only, which is the author's own. */

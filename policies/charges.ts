@@ -2,7 +2,8 @@
  * Which quotas and budgets apply to a call, and what it costs under each. Pure.
  */
 import { priceOf } from './budget.ts';
-import { type Predicate, type Variables, variablesOf } from './cel.ts';
+import type { Predicate } from './cel.ts';
+import { type Variables, variablesOf } from './cel-variables.ts';
 import type { Charge } from './charge.ts';
 import { rolesOf } from './decide.ts';
 import type { Call, Subject, Target } from './decision.ts';

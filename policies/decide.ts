@@ -6,7 +6,8 @@
  * listed is exactly what a call does not get `hide` for. An error in a deny refuses, an error in an allow does not
  * allow.
  */
-import { type Predicate, type Variables, variablesOf } from './cel.ts';
+import type { Predicate } from './cel.ts';
+import { type Variables, variablesOf } from './cel-variables.ts';
 import type { Call, Decision, Refused, Subject, Target } from './decision.ts';
 import { idOf } from './methods.ts';
 import type { Candidates, CompiledPolicy, Grant } from './policy.ts';

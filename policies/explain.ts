@@ -5,7 +5,8 @@
  * `decide` stops at the first rule that settles the matter, all of them are asked here: an explanation is for people,
  * and may take its time.
  */
-import { type Predicate, type Variables, variablesOf } from './cel.ts';
+import type { Predicate } from './cel.ts';
+import { type Variables, variablesOf } from './cel-variables.ts';
 import type { Charge } from './charge.ts';
 import { chargesOf } from './charges.ts';
 import { rolesOf } from './decide.ts';

@@ -34,12 +34,13 @@ function reachOf(path: string, known = new Set<string>()): Set<string> {
 }
 
 /**
- * Tests of one file, in two goes: those of its own name, which notice most of what is wrong in a second, and then all
- * others that import it. Unit tests before properties.
+ * Tests of one file, in two goes: those of its own name or what that begins with (`cel` for `cel-shape.ts`), which notice
+ * most of what is wrong in a second, and then all others that import it. Unit tests before properties.
  */
 function testsOf(file: string, reach: ReadonlyMap<string, ReadonlySet<string>>): readonly (readonly string[])[] {
-  const name = basename(file, '.ts');
-  const isOwn = (path: string) => basename(path).includes(`-${name}.`);
+  const words = basename(file, '.ts').split('-');
+  const names = words.map((_, index) => `-${words.slice(0, index + 1).join('-')}.`);
+  const isOwn = (path: string) => names.some((name) => basename(path).includes(name));
   const rank = (path: string) => (path.startsWith('test/unit/') ? 0 : 1);
   const all = [...reach]
     .filter(([path, files]) => files.has(file) && /^(?:policies|policy|regress-policy)-/.test(basename(path)))

@@ -5,8 +5,9 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { Environment } from '@marcbachmann/cel-js';
-import { compileValue, type Variables, variablesOf } from '../../policies/cel.ts';
+import { compileValue } from '../../policies/cel.ts';
 import { type Native, nativeOf, UNSURE } from '../../policies/cel-native.ts';
+import { type Variables, variablesOf } from '../../policies/cel-variables.ts';
 import { agent, callOf, tool } from '../support/policies.ts';
 
 const language = new Environment({ unlistedVariablesAreDyn: true });

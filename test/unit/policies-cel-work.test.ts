@@ -4,7 +4,8 @@
  */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { compileCondition, compileValue, variablesOf } from '../../policies/cel.ts';
+import { compileCondition, compileValue } from '../../policies/cel.ts';
+import { variablesOf } from '../../policies/cel-variables.ts';
 import { agent, callOf, tool } from '../support/policies.ts';
 
 function evaluate(expression: string, args: Record<string, unknown>): boolean | string {

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { compileCondition, EXPRESSION_MAX, variablesOf } from '../../policies/cel.ts';
+import { compileCondition, EXPRESSION_MAX } from '../../policies/cel.ts';
+import { variablesOf } from '../../policies/cel-variables.ts';
 import type { Call, Subject, Target } from '../../policies/decision.ts';
 import { agent, callOf, tool } from '../support/policies.ts';
 
