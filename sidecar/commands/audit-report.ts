@@ -23,19 +23,10 @@ export interface AuditReportOptions {
   /** Its prices are for records that have no cost. */
   readonly policy?: string;
   readonly format: 'table' | 'csv' | 'json';
-  readonly json: boolean;
 }
 
-export async function auditReport({
-  audit,
-  by,
-  since,
-  until,
-  policy,
-  format,
-  json,
-}: AuditReportOptions): Promise<number> {
-  const asJson = json || format === 'json';
+export async function auditReport({ audit, by, since, until, policy, format }: AuditReportOptions): Promise<number> {
+  const asJson = format === 'json';
   const dimensions = by
     .split(',')
     .filter((name): name is Dimension => (DIMENSIONS as readonly string[]).includes(name));

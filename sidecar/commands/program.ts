@@ -56,7 +56,9 @@ export async function runProgram(args: readonly string[]): Promise<number> {
     .addOption(json())
     .action(async (options) => set(await (await import('./pin.ts')).pinCommand(options)));
 
-  const policy = program.command('policy').description('test and explain a policy');
+  const policy = program
+    .command('policy')
+    .description('test, explain and sign a policy; replay an audit by it, or suggest one from an audit');
   policy
     .command('test')
     .description('run the *.cases.yaml beside a policy, and say which rules none of them has decided')
@@ -107,19 +109,6 @@ export async function runProgram(args: readonly string[]): Promise<number> {
     .addOption(json())
     .action(async (options) => set(await (await import('./policy-suggest.ts')).policySuggest(options)));
 
-  const audit = program.command('audit').description('look at audit files');
-  audit
-    .command('report')
-    .description('calls, refusals, errors, tokens, cost and latency by agent, server and tool')
-    .addOption(auditFiles())
-    .option('--by <names>', 'a row for each of these: agent, server, tool', 'agent,server,tool')
-    .option('--since <time>', 'a time, or how long ago, such as 24h')
-    .option('--until <time>', 'before this time')
-    .option('--policy <path>', 'whose prices are taken where the audit has no cost')
-    .addOption(new Option('--format <format>', 'how to print it').choices(['table', 'csv', 'json']).default('table'))
-    .addOption(json())
-    .action(async (options) => set(await (await import('./audit-report.ts')).auditReport(options)));
-
   policy
     .command('bundle')
     .description('sign a policy, with all that it extends, for the sidecars of a fleet to fetch by URL')
@@ -135,6 +124,19 @@ export async function runProgram(args: readonly string[]): Promise<number> {
     .addOption(json())
     .action(async (options) => set(await (await import('./policy-bundle.ts')).policyBundle(options)));
 
+  const audit = program.command('audit').description('look at audit files');
+  audit
+    .command('report')
+    .description('calls, refusals, errors, tokens, cost and latency by agent, server and tool')
+    .addOption(auditFiles())
+    .option('--by <names>', 'a row for each of these: agent, server, tool', 'agent,server,tool')
+    .option('--since <time>', 'a time, or how long ago, such as 24h')
+    .option('--until <time>', 'before this time')
+    .option('--policy <path>', 'whose prices are taken where the audit has no cost')
+    .addOption(new Option('--format <format>', 'how to print it').choices(['table', 'csv', 'json']).default('table'))
+    .addOption(new Option('--json', 'the same as --format json').implies({ format: 'json' }))
+    .action(async (options) => set(await (await import('./audit-report.ts')).auditReport(options)));
+
   const files = () =>
     new Option('-f, --file <path>', 'a manifest, a folder of them, or - for standard input; may be repeated')
       .argParser(collect)
@@ -142,6 +144,7 @@ export async function runProgram(args: readonly string[]): Promise<number> {
   const diff = () => new Option('--diff', 'show what would change instead').default(false);
   const output = () =>
     new Option('-o, --output <format>', 'of the manifests').choices(['yaml', 'json']).default('yaml');
+  const asJson = () => new Option('--json', 'the same as --output json').implies({ output: 'json' });
   program
     .command('inject')
     .description('put the sidecar into the pods of manifests that ask for it, as the webhook does')
@@ -161,6 +164,7 @@ export async function runProgram(args: readonly string[]): Promise<number> {
     .addOption(diff())
     .option('--check', 'print nothing; exit 1 when something would change', false)
     .addOption(output())
+    .addOption(asJson())
     .action(async (options) => set(await (await import('./inject.ts')).injectCommand(options)));
   program
     .command('uninject')
@@ -169,6 +173,7 @@ export async function runProgram(args: readonly string[]): Promise<number> {
     .addOption(diff())
     .option('--check', 'print nothing; exit 1 when something would change', false)
     .addOption(output())
+    .addOption(asJson())
     .action(async (options) => set(await (await import('./inject.ts')).uninjectCommand(options)));
 
   program

@@ -247,6 +247,8 @@ describe('the commands', () => {
       /^"agent","calls","refused","limited","errors","tokensIn","tokensOut","cost","p50Ms","p99Ms"\r\n"triage",3,0,/,
     );
     assert.match(csv.stdout, /\r\n"'=1\+1",1,1,0,0,/);
+    const json = await sidecar(['audit', 'report', '--audit', 'audit.jsonl', '--format', 'json']);
+    assert.equal((await sidecar(['audit', 'report', '--audit', 'audit.jsonl', '--json'])).stdout, json.stdout);
     const stdin = await sidecar(
       ['audit', 'report', '--audit', '-', '--json', '--since', '2026-11-20'],
       line(1) + line(2, { startedAt: 0 }),

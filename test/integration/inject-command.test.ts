@@ -76,6 +76,7 @@ suite('sidecar inject', () => {
     const back = ok(['uninject', '-f', '-'], stdout);
     assert.equal(back.stdout, `${workload('Deployment')}---\n${SERVICE}---\n${GROUP}`);
     assert.equal(back.stderr, 'stdin: Deployment triage: sidecar removed\n');
+    assert.equal(JSON.parse(ok(['uninject', '-f', '-', '--json'], stdout).stdout).kind, 'List');
   });
   test('--diff prints what would change', () => {
     const { stdout } = ok(['inject', '-f', 'manifests', '--diff']);
@@ -98,6 +99,8 @@ suite('sidecar inject', () => {
     const one = JSON.parse(ok(['inject', '-f', 'manifests/a.yaml', '--groups', 'group.yaml', '-o', 'json']).stdout);
     assert.equal(one.kind, 'Deployment');
     assert.deepEqual(one.spec.template.spec.containers[0].args, ['22:22', '2026-01-01'], 'text to kubectl');
+    const again = JSON.parse(ok(['inject', '-f', 'manifests/a.yaml', '--groups', 'group.yaml', '--json']).stdout);
+    assert.deepEqual(again, one);
     const list = JSON.parse(ok(['inject', '-f', 'manifests', '-o', 'json']).stdout);
     assert.deepEqual(
       list.items.map(({ kind }: { kind: string }) => kind),

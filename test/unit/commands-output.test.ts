@@ -50,7 +50,7 @@ describe('nothing that was written elsewhere steers the terminal or makes a line
   const audit = ['--audit', 'audit.jsonl'];
   const commands: readonly (readonly [args: readonly string[], shown: RegExp])[] = [
     [['policy', 'replay', ...audit, '--policy', 'deny.yaml'], /server\\u\{1b\}\[2J/],
-    [['policy', 'suggest', ...audit], /tool\\u001b\[2J/],
+    [['policy', 'suggest', ...audit], /left out: agent\\u\{1b\}\[2J/],
     [['audit', 'report', ...audit], /agent\\u\{1b\}\[2J/],
     [['policy', 'test', 'deny.yaml'], /case\\u\{1b\}\[2J/],
     [['policy', 'explain', '--policy', 'deny.yaml', '--tool', 'a.b', '--agent', `x${STEERING}`], /x\\u\{1b\}\[2J/],
@@ -105,4 +105,21 @@ describe('a failure has one shape', () => {
       assert.ok(text.stderr.endsWith(`${problems[0].message}\n`), text.stderr);
       assert.doesNotMatch(text.stderr, /^(?:error|sidecar): /);
     });
+});
+
+it('every command that prints data has --json', () => {
+  const listed = (...args: string[]) =>
+    [
+      ...sidecar(...args, '--help')
+        .stdout.split('Commands:')[1]!
+        .matchAll(/^ {2}([a-z]+)/gm),
+    ].map(([, name]) => name!);
+  const groups = ['policy', 'audit'];
+  const commands = [
+    ...listed().filter((name) => !groups.includes(name)),
+    ...groups.flatMap((group) => listed(group).map((name) => `${group} ${name}`)),
+  ].filter((name) => !/\bhelp$/.test(name));
+  assert.ok(commands.length >= 14, commands.join());
+  const without = commands.filter((name) => !sidecar(...name.split(' '), '--help').stdout.includes('--json'));
+  assert.deepEqual(without, ['injector']);
 });
