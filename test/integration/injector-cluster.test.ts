@@ -180,20 +180,60 @@ suite('a real API server', { skip: whyNoApiServer() ?? whyMissing('kubectl') ?? 
         assert.match(await messageOf(pod()), words);
       });
 
-    const withImage = (pod: Raw, image: string): Raw => ({
-      ...pod,
-      spec: {
-        ...rawAt(pod, 'spec'),
-        initContainers: rawList(rawAt(pod, 'spec').initContainers).map((one) => ({ ...one, image })),
-      },
-    });
+    const withImage = (pod: Raw, container: string, image: string): Raw => {
+      const spec = rawAt(pod, 'spec');
+      const changed = (list: unknown) => rawList(list).map((one) => (one.name === container ? { ...one, image } : one));
+      return {
+        ...pod,
+        spec: { ...spec, containers: changed(spec.containers), initContainers: changed(spec.initContainers) },
+      };
+    };
     test('denies a new image for a sidecar that runs, also when the annotation goes with it', async () => {
       const { value: pod } = await api.call('GET', `${PODS}/by-hand-native`);
       const { annotations: _, ...metadata } = rawAt(pod, 'metadata');
-      for (const changed of [withImage(pod, 'evil:1'), { ...withImage(pod, 'evil:1'), metadata }]) {
+      for (const changed of [
+        withImage(pod, 'mcp-sidecar', 'evil:1'),
+        { ...withImage(pod, 'mcp-sidecar', 'evil:1'), metadata },
+      ]) {
         const { value } = await api.call('PUT', `${PODS}/by-hand-native`, changed);
         assert.match(String(value.message), /an image that the injector does not use/);
       }
+    });
+    const annotatedWith = (pod: Raw, changes: Raw): Raw => {
+      const metadata = rawAt(pod, 'metadata');
+      const annotations = { ...rawAt(metadata, 'annotations'), ...changes };
+      return { ...pod, metadata: { ...metadata, annotations } };
+    };
+    for (const name of ['inject', 'status', 'mcp.json'])
+      test(`denies an update that takes the annotation ${name} from a sidecar that runs, or changes it`, async () => {
+        for (const value of [undefined, 'false']) {
+          const { value: pod } = await api.call('GET', `${PODS}/by-hand-native`);
+          const changed = annotatedWith(pod, { [`mcp-sidecar.io/${name}`]: value });
+          const { value: said } = await api.call('PUT', `${PODS}/by-hand-native`, changed);
+          assert.match(String(said.message), /keeps the annotations that say so/);
+        }
+      });
+    test('denies a new image also for a sidecar without annotation, native or not, and lets others have one', async () => {
+      for (const [name, mode] of [
+        ['unasked-native', 'native'],
+        ['unasked-classic', 'classic'],
+      ] as const) {
+        const { spec } = injected(named(name), mode);
+        const { status, value: pod } = await make({ ...named(name, null), spec });
+        assert.equal(status, 201, JSON.stringify(pod));
+        const ours = await api.call('PUT', `${PODS}/${name}`, withImage(pod, 'mcp-sidecar', 'evil:1'));
+        assert.match(String(ours.value.message), /an image that the injector does not use/);
+        const own = await api.call('PUT', `${PODS}/${name}?dryRun=All`, withImage(pod, 'agent', 'agent:2'));
+        assert.equal(own.status, 200, JSON.stringify(own.value));
+      }
+    });
+    test('looks at the whole of a pod that begins to ask with a sidecar of its own', async () => {
+      const { spec } = forged((sidecar) => ({ ...sidecar, image: 'evil:1' }));
+      const { status, value: pod } = await make({ ...named('late', { 'mcp-sidecar.io/inject': 'false' }), spec });
+      assert.equal(status, 201, JSON.stringify(pod));
+      const asking = annotatedWith(pod, { 'mcp-sidecar.io/inject': 'true' });
+      const { value } = await api.call('PUT', `${PODS}/late`, asking);
+      assert.match(String(value.message), /an image that the injector does not use/);
     });
     test('denies a debugging container that mounts the secret, and lets another through', async () => {
       const { value: pod } = await api.call('GET', `${PODS}/by-hand-native`);
