@@ -1,14 +1,16 @@
 /**
  * The webhook's two listeners: HTTPS for the API server, and plain HTTP for probes and metrics.
  *
- * Guarantees: a valid reply to anything that comes, well within the API server's deadline; a body is bounded in size and
- * time; nothing is awaited but the body. The certificate is swapped under open connections.
+ * Guarantees: a valid reply to anything that comes, well within the API server's deadline; bodies and connections are
+ * bounded; nothing is awaited but the body. The certificate is swapped under open connections.
  */
 import { createServer as createHttpServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { createServer as createHttpsServer, type Server as HttpsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { err, ok, type Result } from '../policies/result.ts';
+import { Bodies, type BodyRefusal } from './bodies.ts';
 import type { KeyPair } from './certificate.ts';
+import { Connections } from './connections.ts';
 import { type Cluster, type Outcome, review } from './review.ts';
 
 export interface Address {
@@ -30,21 +32,34 @@ export interface Reviewed {
   readonly durationMs: number;
 }
 
-/** An object of etcd has 1.5 MiB at most; a review holds it twice. */
-const BODY_BYTES_MAX = 8 * 1024 * 1024;
+/** The API server takes no larger object either (MaxRequestBodyBytes). */
+const BODY_BYTES_MAX = 3 * 1024 * 1024;
+/** Eight of the largest. A byte of them costs about three, of the 256 MiB that the manifests give. */
+const BODIES_BYTES_MAX = 24 * 1024 * 1024;
 /** The API server waits 5 s in all. */
 const BODY_MS = 3_000;
 /**
  * Longer than the API server keeps an idle connection (90 s, Go's http.Transport): it does not send a review again that
- * met with the closing of its connection, and the pod would be refused.
+ * met with the closing of its connection, and the pod would be refused. Only a review earns it.
  */
 const IDLE_MS = 120_000;
-const CONNECTIONS_MAX = 1_024;
+/** Three API servers with 200 changes under way each, as they have it by default; some 50 KiB each. */
+const CONNECTIONS_MAX = 640;
+/** Kubelets and scrapers are few. */
+const HEALTH_CONNECTIONS_MAX = 128;
 const HEADER_BYTES_MAX = 16 * 1024;
+/** How often connections are looked at that have said too little for too long. */
+const CHECK_MS = 500;
 
 export class Webhook {
   readonly #server: HttpsServer;
   readonly #ports: WebhookPorts;
+  readonly #connections: Connections;
+  readonly #bodies = new Bodies({
+    bytesMax: BODY_BYTES_MAX,
+    bytesInAllMax: BODIES_BYTES_MAX,
+    withinMs: BODY_MS,
+  });
   #isDraining = false;
 
   constructor(pair: KeyPair, ports: WebhookPorts) {
@@ -57,15 +72,16 @@ export class Webhook {
         maxHeaderSize: HEADER_BYTES_MAX,
         headersTimeout: BODY_MS,
         requestTimeout: BODY_MS,
-        connectionsCheckingInterval: 500,
+        connectionsCheckingInterval: CHECK_MS,
         handshakeTimeout: BODY_MS,
         keepAliveTimeout: IDLE_MS,
       },
       (request, response) => {
+        this.#connections.touch(request.socket);
         void this.#respond(request, response).catch(() => response.destroy());
       },
     );
-    this.#server.maxConnections = CONNECTIONS_MAX;
+    this.#connections = new Connections(this.#server, CONNECTIONS_MAX);
     this.#server.on('tlsClientError', (_error, socket) => socket.destroy());
     this.#server.on('clientError', (_error, socket) => socket.destroy());
   }
@@ -103,10 +119,12 @@ export class Webhook {
       response.writeHead(status, {
         'content-type': isReview ? 'application/json' : 'text/plain; charset=utf-8',
         'content-length': Buffer.byteLength(body),
-        // The rest of a body that was refused is not going to be read.
-        ...(request.complete && !this.#isDraining ? {} : { connection: 'close' }),
+        ...(status === 503 ? { 'retry-after': '1' } : {}),
+        // Nobody who asks for anything else keeps a connection; and the rest of a body that was refused is not read.
+        ...(isReview && !this.#isDraining ? {} : { connection: 'close' }),
       });
       response.end(body);
+      this.#connections.touch(request.socket);
       this.#ports.reviewed({ outcome, status, durationMs: this.#ports.now() - started });
     };
 
@@ -114,9 +132,8 @@ export class Webhook {
     if (request.method !== 'POST') return finish(405, 'only POST\n');
     const type = (request.headers['content-type'] ?? '').split(';', 1)[0]!.trim().toLowerCase();
     if (type !== 'application/json') return finish(415, 'the Content-Type must be application/json\n');
-    const body = await readBody(request);
-    if (!body.ok)
-      return finish(body.error, body.error === 413 ? 'the body is too large\n' : 'the body did not arrive\n');
+    const body = await this.#bodies.read(request);
+    if (!body.ok) return finish(body.error, BODY_REFUSALS[body.error]);
     let value: unknown;
     try {
       value = JSON.parse(body.value.toString());
@@ -129,26 +146,11 @@ export class Webhook {
   }
 }
 
-function readBody(request: IncomingMessage): Promise<Result<Buffer, 408 | 413>> {
-  return new Promise((resolve) => {
-    const chunks: Buffer[] = [];
-    let length = 0;
-    const finish = (result: Result<Buffer, 408 | 413>) => {
-      clearTimeout(timer);
-      request.pause();
-      resolve(result);
-    };
-    const timer = setTimeout(() => finish(err(408)), BODY_MS);
-    request.on('data', (chunk: Buffer) => {
-      length += chunk.length;
-      if (length > BODY_BYTES_MAX) return finish(err(413));
-      chunks.push(chunk);
-    });
-    request.on('end', () => finish(ok(Buffer.concat(chunks, length))));
-    request.on('error', () => finish(err(408)));
-    request.on('close', () => finish(err(408)));
-  });
-}
+const BODY_REFUSALS: Readonly<Record<BodyRefusal, string>> = {
+  408: 'the body did not arrive\n',
+  413: 'the body is too large\n',
+  503: 'too many bodies are under way\n',
+};
 
 export interface HealthPorts {
   /** Sentences for what is missing; none: ready. */
@@ -162,8 +164,14 @@ export async function openHealth(
   ports: HealthPorts,
 ): Promise<Result<{ readonly address: Address; close(): Promise<void> }, string>> {
   const server = createHttpServer(
-    { maxHeaderSize: HEADER_BYTES_MAX, headersTimeout: BODY_MS, requestTimeout: BODY_MS },
+    {
+      maxHeaderSize: HEADER_BYTES_MAX,
+      headersTimeout: BODY_MS,
+      requestTimeout: BODY_MS,
+      connectionsCheckingInterval: CHECK_MS,
+    },
     (request, response) => {
+      connections.touch(request.socket);
       const send = (status: number, body: string) => {
         response.writeHead(status, { 'content-type': 'text/plain; version=0.0.4; charset=utf-8' });
         response.end(body);
@@ -181,6 +189,7 @@ export async function openHealth(
       }
     },
   );
+  const connections = new Connections(server, HEALTH_CONNECTIONS_MAX);
   server.on('clientError', (_error, socket) => socket.destroy());
   const listening = await listenOn(server, address);
   if (!listening.ok) return listening;
