@@ -5,7 +5,7 @@
  * Error texts are sentences that name the origin only.
  */
 import { err, ok, type Result } from '../../policies/result.ts';
-import { readText } from '../config/yaml-document.ts';
+import { readText } from '../config/text-file.ts';
 import { createEgress } from '../credentials/egress.ts';
 import { BUNDLE_MEBIBYTES_MAX } from './format.ts';
 

@@ -6,7 +6,7 @@
  * pinned key vouches for does not count in any way. So a version that a stolen key has signed ends with that key's pin.
  */
 import { ok, type Result } from '../../policies/result.ts';
-import { readText } from '../config/yaml-document.ts';
+import { readTextIfThere } from '../config/text-file.ts';
 import { replaceFile } from '../replace-file.ts';
 import { BUNDLE_MEBIBYTES_MAX } from './format.ts';
 import type { PublicKey } from './public-key.ts';
@@ -17,9 +17,9 @@ export async function readKept(
   file: string,
   keys: readonly PublicKey[],
 ): Promise<Result<VerifiedBundle | undefined, string>> {
-  const text = await readText(file, BUNDLE_MEBIBYTES_MAX);
-  if (!text.ok) return text.error === 'does not exist' ? ok(undefined) : text;
-  return verifyBundle(text.value, keys);
+  const text = await readTextIfThere(file, BUNDLE_MEBIBYTES_MAX);
+  if (!text.ok) return text;
+  return text.value === undefined ? ok(undefined) : verifyBundle(text.value, keys);
 }
 
 /** The error is a sentence. */

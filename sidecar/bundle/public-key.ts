@@ -7,7 +7,7 @@
  */
 import { createPublicKey, type KeyObject } from 'node:crypto';
 import { err, ok, type Result } from '../../policies/result.ts';
-import { readText } from '../config/yaml-document.ts';
+import { readText } from '../config/text-file.ts';
 import { algorithmOf } from '../credentials/signing-key.ts';
 import { ALGORITHMS } from './format.ts';
 

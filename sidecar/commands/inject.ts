@@ -21,7 +21,7 @@ import {
 import { parsePart, partsOf } from '../../injector/manifest-text.ts';
 import { defaultOptions, loadInjectorConfig, optionsOf } from '../../injector/options.ts';
 import { err, ok, type Result } from '../../policies/result.ts';
-import { readText } from '../config/yaml-document.ts';
+import { readText } from '../config/text-file.ts';
 import { problemOf, tellLines, tellProblems } from './output.ts';
 
 export interface UninjectOptions {

@@ -9,7 +9,7 @@ import { resolve } from 'node:path';
 import type { Bundle } from '../bundle/format.ts';
 import { type SignedBundle, signBundle } from '../bundle/sign.ts';
 import { loadPolicy, policyPath } from '../config/policy-source.ts';
-import { readText } from '../config/yaml-document.ts';
+import { readText } from '../config/text-file.ts';
 import { replaceFile } from '../replace-file.ts';
 import { tellLines, tellProblems, tellSentence, writeJson } from './output.ts';
 

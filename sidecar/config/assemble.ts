@@ -170,12 +170,16 @@ export function deliveryOf({ file, value }: YamlDocument): Delivery | undefined 
   return sidecarYaml(dirname(file)).pick({ bundle: true, group: true, state: true }).strip().safeParse(value).data;
 }
 
-function dangers(config: Config): string[] {
-  return Object.entries(config.servers).flatMap(([name, server]) =>
+function dangers({ servers, quotaStore }: Config): string[] {
+  const overHttp = Object.entries(servers).flatMap(([name, server]) =>
     server.kind === 'http' && server.dangerouslyAllowHttp
       ? [`dangerouslyAllowHttp: the credential of server ${name} may travel over plain http, where others can read it`]
       : [],
   );
+  const isPlaintext = quotaStore !== 'memory' && quotaStore.dangerouslyAllowPlaintext;
+  return isPlaintext
+    ? [...overHttp, 'dangerouslyAllowPlaintext: the password of quotaStore may travel without TLS, where others can read it']
+    : overHttp;
 }
 
 /** Everything that the configuration refers to and that is not there. */

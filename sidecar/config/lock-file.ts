@@ -12,7 +12,7 @@ import { err, ok, type Result } from '../../policies/result.ts';
 import { type Defined, definitionOf, type ToolDefinition } from '../../policies/tool-definition.ts';
 import { type DocumentProblem, type Problem, wholeFile } from './problem.ts';
 import type { Config } from './schema.ts';
-import { readText } from './yaml-document.ts';
+import { readTextIfThere } from './text-file.ts';
 
 export interface PinnedTool {
   /** {@link fingerprintOf}. */
@@ -69,9 +69,9 @@ export async function readLock(
   { file, isRequired }: Config['pins'],
   locate: (problem: DocumentProblem) => Problem,
 ): Promise<Result<Lock | undefined, Problem[]>> {
-  const text = await readText(file, LOCK_MEBIBYTES_MAX);
-  if (text.ok) return parseLock(text.value, file);
-  if (text.error !== 'does not exist') return err([wholeFile(file, text.error)]);
+  const text = await readTextIfThere(file, LOCK_MEBIBYTES_MAX);
+  if (!text.ok) return err([wholeFile(file, text.error)]);
+  if (text.value !== undefined) return parseLock(text.value, file);
   if (!isRequired) return ok(undefined);
   return err([locate({ path: ['pins'], at: 'value', message: `${file} does not exist: sidecar pin writes it` })]);
 }

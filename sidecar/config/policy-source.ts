@@ -14,7 +14,8 @@ import type { OpenedBundle } from '../bundle/open.ts';
 import { packageFolder } from './package-folder.ts';
 import { type Layer, mergeLayers, type PolicyText } from './policy-merge.ts';
 import { type DocumentProblem, type Problem, showFile, wholeFile } from './problem.ts';
-import { readYaml, sentenceOfReadError } from './yaml-document.ts';
+import { sentenceOfReadError } from './text-file.ts';
+import { readYaml } from './yaml-document.ts';
 
 /** Where `{ env: NAME }` is looked up, and what `env` is in conditions. */
 export type Environment = Readonly<Record<string, string | undefined>>;

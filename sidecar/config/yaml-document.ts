@@ -5,7 +5,6 @@
  * anything but UTF-8, files beyond 1 MiB, anchors that multiply. The work grows with the text and no faster, whatever the
  * text. Reading and parsing only: what the data means is the schema's business.
  */
-import { type FileHandle, open } from 'node:fs/promises';
 import {
   type Document,
   isAlias,
@@ -21,6 +20,7 @@ import {
 } from 'yaml';
 import { err, ok, type Result } from '../../policies/result.ts';
 import { type DocumentProblem, type Problem, showPath, wholeFile } from './problem.ts';
+import { readText } from './text-file.ts';
 
 /** Of one anchor, and of those that it holds, multiplied. */
 const ALIASES_MAX = 100;
@@ -38,44 +38,6 @@ export interface YamlDocument {
 export async function readYaml(file: string): Promise<Result<YamlDocument, Problem[]>> {
   const text = await readText(file);
   return text.ok ? parseYaml(text.value, file) : err([wholeFile(file, text.error)]);
-}
-
-/** Reads a file of UTF-8, of at most 1 MiB unless `mebibytesMax` says otherwise; the error is a sentence. */
-export async function readText(file: string, mebibytesMax = 1): Promise<Result<string, string>> {
-  const bytesMax = mebibytesMax * 1024 * 1024;
-  let handle: FileHandle | undefined;
-  try {
-    handle = await open(file, 'r');
-    const status = await handle.stat();
-    if (status.isDirectory()) return err('is a folder: name the file in it');
-    const buffer = Buffer.alloc(bytesMax + 1);
-    let length = 0;
-    // A pipe, as <(kustomize build .) is one, gives a little at a time.
-    for (let bytesRead = -1; bytesRead !== 0; length += bytesRead)
-      ({ bytesRead } = await handle.read(buffer, length, buffer.length - length, null));
-    if (length > bytesMax) return err(`is larger than ${mebibytesMax} MiB`);
-    return ok(new TextDecoder('utf-8', { fatal: true }).decode(buffer.subarray(0, length)));
-  } catch (error) {
-    return err(sentenceOfReadError(error as NodeJS.ErrnoException));
-  } finally {
-    await handle?.close();
-  }
-}
-
-/** Completes «file …». */
-export function sentenceOfReadError(error: NodeJS.ErrnoException): string {
-  switch (error.code) {
-    case 'ENOENT':
-    case 'ENOTDIR':
-      return 'does not exist';
-    case 'EACCES':
-    case 'EPERM':
-      return 'may not be read by this user';
-    case 'ERR_ENCODING_INVALID_ENCODED_DATA':
-      return 'is not UTF-8 text';
-    default:
-      return `cannot be read (${error.code ?? error.name})`;
-  }
 }
 
 export function parseYaml(text: string, file: string): Result<YamlDocument, Problem[]> {
