@@ -27,6 +27,8 @@ export async function run(options: RunOptions): Promise<number> {
     write: (line) => process.stderr.write(line),
     now: Date.now,
   });
+  // People read them in the greeting.
+  if (options.json) for (const note of loaded.value.notes) log.warn(note);
   const started = await startSidecar(loaded.value, { log });
   if (!started.ok) return tellSentence(started.error, false);
   const sidecar = started.value;

@@ -178,7 +178,10 @@ function dangers({ servers, quotaStore }: Config): string[] {
   );
   const isPlaintext = quotaStore !== 'memory' && quotaStore.dangerouslyAllowPlaintext;
   return isPlaintext
-    ? [...overHttp, 'dangerouslyAllowPlaintext: the password of quotaStore may travel without TLS, where others can read it']
+    ? [
+        ...overHttp,
+        'dangerouslyAllowPlaintext: the password of quotaStore may travel without TLS, where others can read it',
+      ]
     : overHttp;
 }
 

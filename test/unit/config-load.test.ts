@@ -3,6 +3,7 @@ import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:f
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
+import { jsonSchema } from '../../sidecar/commands/schema.ts';
 import { loadConfig } from '../../sidecar/config/load.ts';
 import { formatProblems } from '../../sidecar/config/problem.ts';
 import { runAsOtherUser } from '../support/other-user.ts';
@@ -101,11 +102,18 @@ limits: { body: 1MB, event: 64KiB }
   });
 
   it('says each dangerous switch at each start', async () => {
-    const loaded = await load(
-      'policy: ./policy.yaml\nservers: { a: { url: "http://a.example/mcp", auth: { type: bearer, token: { env: TOKEN } }, dangerouslyAllowHttp: true } }\n',
-    );
-    assert.ok(loaded.ok);
-    assert.match(loaded.value.notes.join('\n'), /dangerouslyAllowHttp: the credential of server a /);
+    const server =
+      '{ url: "http://a.example/mcp", auth: { type: bearer, token: { env: TOKEN } }, dangerouslyAllowHttp: true }';
+    const store = '{ redis: "redis://b.example", password: { env: TOKEN }, dangerouslyAllowPlaintext: true }';
+    const loaded = await load(`policy: ./policy.yaml\nservers: { a: ${server} }\nquotaStore: ${store}\n`);
+    assert.ok(loaded.ok, loaded.ok ? '' : formatProblems(loaded.error));
+    assert.deepEqual(loaded.value.notes, [
+      'dangerouslyAllowHttp: the credential of server a may travel over plain http, where others can read it',
+      'dangerouslyAllowPlaintext: the password of quotaStore may travel without TLS, where others can read it',
+    ]);
+    const switches = JSON.stringify(await jsonSchema({ policy: false })).match(/"dangerously\w+":/g) ?? [];
+    const told = loaded.value.notes.map((note) => `"${note.split(':')[0]}":`);
+    assert.deepEqual([...new Set(switches)].sort(), told.sort());
   });
 });
 
