@@ -35,8 +35,6 @@ export class CertificateFolder implements CertificateSource {
     this.#ports.changed(checked.value);
   }
 
-  async close(): Promise<void> {}
-
   async #read(): Promise<KeyPair | string> {
     try {
       const folder = dirname(await realpath(join(this.#folder, 'tls.crt')));

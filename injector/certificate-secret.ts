@@ -72,8 +72,6 @@ export class CertificateSecret implements CertificateSource {
     this.#ports.changed(this.#current);
   }
 
-  async close(): Promise<void> {}
-
   /** Reads the Secret and takes the step that is due, until what is there needs none. */
   async #agree(): Promise<Result<Authorities, string>> {
     const { namespace, secret } = this.#names;

@@ -10,7 +10,6 @@ export interface CertificateSource {
   refresh(): Promise<void>;
   /** The one to serve. `undefined`: none yet. */
   readonly current: KeyPair | undefined;
-  close(): Promise<void>;
 }
 
 export interface CertificatePorts {
