@@ -15,8 +15,6 @@ import { indexGrants } from './selector-index.ts';
 import { withNormalForms } from './uri.ts';
 import { compileVirtualServer } from './virtual.ts';
 
-export type { CompiledPolicy } from './policy.ts';
-
 export interface PolicyProblem {
   /** `['rules', 2, 'when']`. Empty for the document as a whole. */
   readonly path: readonly (string | number)[];

@@ -15,8 +15,6 @@ import { ok, type Result } from './result.ts';
 import { placesOf } from './selector-index.ts';
 import { hasMember } from './virtual.ts';
 
-export type { CompiledPolicy } from './policy.ts';
-
 export function decide(policy: CompiledPolicy, subject: Subject, target: Target, call: Call): Decision {
   const outside = outsideOf(policy, target);
   if (outside !== undefined) return outside;

@@ -6,7 +6,7 @@
  */
 import { access, constants, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import type { CompiledPolicy } from '../../policies/compile.ts';
+import type { CompiledPolicy } from '../../policies/policy.ts';
 import { err, ok, type Result } from '../../policies/result.ts';
 import type { OpenedBundle } from '../bundle/open.ts';
 import { type Lock, readLock } from './lock-file.ts';

@@ -53,7 +53,7 @@ const expectation = z.union([
   }),
 ]);
 
-export const casesSchema = z.strictObject({
+const casesSchema = z.strictObject({
   policy: z
     .union([z.string().min(1).max(4096), mapping])
     .optional()

@@ -11,7 +11,7 @@ import { packageFolder } from './package-folder.ts';
 import type { Environment } from './policy-source.ts';
 import type { Problem } from './problem.ts';
 
-export const CONFIG_NAMES = ['sidecar.yaml', '.mcp.json', 'mcp.json'] as const;
+const CONFIG_NAMES = ['sidecar.yaml', '.mcp.json', 'mcp.json'] as const;
 
 /** The first of {@link CONFIG_NAMES} in `folder`. */
 export function findConfig(folder: string): string | undefined {
@@ -28,10 +28,7 @@ export async function discoverConfig(
 }
 
 /** A notebook as a stdio child, under a policy in audit mode. The audit log is written to `folder`. */
-export async function loadDemo(
-  folder: string,
-  environment: Environment = process.env,
-): Promise<Result<Loaded, Problem[]>> {
+async function loadDemo(folder: string, environment: Environment = process.env): Promise<Result<Loaded, Problem[]>> {
   // Compiled, the demo server lies in dist; from source, Node runs the TypeScript itself.
   const isSource = import.meta.url.endsWith('.ts');
   const server = join(packageFolder(), ...(isSource ? ['examples/demo/server.ts'] : ['dist/examples/demo/server.js']));

@@ -7,7 +7,8 @@
  */
 import { readdir, stat } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
-import { type CompiledPolicy, compilePolicy } from '../../policies/compile.ts';
+import { compilePolicy } from '../../policies/compile.ts';
+import type { CompiledPolicy } from '../../policies/policy.ts';
 import { err, ok, type Result } from '../../policies/result.ts';
 import { EXTENDS_PROBLEM, extendsSchema } from '../../policies/schema.ts';
 import type { OpenedBundle } from '../bundle/open.ts';

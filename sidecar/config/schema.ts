@@ -24,7 +24,7 @@ import {
 export type SecretReference = { readonly file: string } | { readonly env: string };
 
 /** Variables that a child process gets from the sidecar's own environment unless `inheritEnv` says otherwise. None of them holds a credential. */
-export const INHERITED_VARIABLES: readonly string[] = [
+const INHERITED_VARIABLES: readonly string[] = [
   'PATH',
   'HOME',
   'USER',
@@ -49,7 +49,7 @@ export const INHERITED_VARIABLES: readonly string[] = [
 export const KEYS_OF_LATER: ReadonlySet<string> = new Set(['endpoints', 'balance', 'health']);
 
 export const DEFAULT_MCP_ADDRESSES = ['127.0.0.1:4180', '[::1]:4180'];
-export const DEFAULT_ADMIN_ADDRESS = '127.0.0.1:4181';
+const DEFAULT_ADMIN_ADDRESS = '127.0.0.1:4181';
 
 const NO_POLICY = `is missing, and without a policy nothing may be allowed. Write policy.yaml and name it here (policy: ./policy.yaml), for example:
       version: 1

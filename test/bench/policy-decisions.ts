@@ -5,9 +5,10 @@
  * No question is asked twice in a row, so that what is measured is not one remembered answer; where a first decision is
  * meant, every agent is a new one, and nothing is remembered.
  */
-import { type CompiledPolicy, compilePolicy } from '../../policies/compile.ts';
+import { compilePolicy } from '../../policies/compile.ts';
 import { decide } from '../../policies/decide.ts';
 import type { Call, Subject, Target } from '../../policies/decision.ts';
+import type { CompiledPolicy } from '../../policies/policy.ts';
 import { answerParent } from './child.ts';
 import { manyRules, servers, twentyRules } from './policy.ts';
 

@@ -1,6 +1,7 @@
 /** Subjects, targets and calls for tests of the policy language: one valid one each, to spread a change over. */
-import { type CompiledPolicy, compilePolicy } from '../../policies/compile.ts';
+import { compilePolicy } from '../../policies/compile.ts';
 import type { Call, Subject, Target } from '../../policies/decision.ts';
+import type { CompiledPolicy } from '../../policies/policy.ts';
 
 export function policyOf(document: object, env: Record<string, string> = {}): CompiledPolicy {
   const compiled = compilePolicy({ version: 1, ...document }, { env });

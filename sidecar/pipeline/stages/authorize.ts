@@ -12,10 +12,11 @@ import {
   argumentPlanFor,
   argumentRulesFor,
 } from '../../../policies/arguments.ts';
-import { type CompiledPolicy, isVisible } from '../../../policies/decide.ts';
+import { isVisible } from '../../../policies/decide.ts';
 import type { Call, Decision, Refused, Subject, Target } from '../../../policies/decision.ts';
 import { argumentsOf, decideAll } from '../../../policies/judge.ts';
 import { idOf, listedTarget, listKindOf, targetsOf } from '../../../policies/methods.ts';
+import type { CompiledPolicy } from '../../../policies/policy.ts';
 import { ok, type Result } from '../../../policies/result.ts';
 import { policyAt } from '../../../policies/virtual.ts';
 import type { Caller } from '../../identity/identify.ts';
