@@ -23,6 +23,8 @@ import { type ApiServer, startApiServer, whyNoApiServer } from '../support/kube-
 import { whyMissing } from '../support/manifests.ts';
 
 const PODS = '/api/v1/namespaces/agents/pods';
+/** Of a namespace without any level of Pod Security. */
+const LENIENT_PODS = '/api/v1/namespaces/lenient/pods';
 const SECRET = '/api/v1/namespaces/mcp-sidecar/secrets/mcp-sidecar-injector-tls';
 const WEBHOOK = '/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/mcp-sidecar-injector';
 const NODES = '/api/v1/nodes';
@@ -44,6 +46,8 @@ suite('a real API server', { skip: whyNoApiServer() ?? whyMissing('kubectl') ?? 
     await create(api, { apiVersion: 'v1', kind: 'Namespace', metadata: { name: 'agents', labels } });
     for (const name of ['agent', 'other'])
       await create(api, { apiVersion: 'v1', kind: 'ServiceAccount', metadata: { name, namespace: 'agents' } });
+    await create(api, { apiVersion: 'v1', kind: 'Namespace', metadata: { name: 'lenient' } });
+    await create(api, { apiVersion: 'v1', kind: 'ServiceAccount', metadata: { name: 'agent', namespace: 'lenient' } });
     await create(api, CONFIG_MAP);
     // It asked for a sidecar when nobody could give it one.
     await make(named('from-before'));
@@ -235,20 +239,76 @@ suite('a real API server', { skip: whyNoApiServer() ?? whyMissing('kubectl') ?? 
       const { value } = await api.call('PUT', `${PODS}/late`, asking);
       assert.match(String(value.message), /an image that the injector does not use/);
     });
-    test('denies a debugging container that mounts the secret, and lets another through', async () => {
-      const { value: pod } = await api.call('GET', `${PODS}/by-hand-native`);
-      const withDebugger = (volumeMounts: Raw[]) => ({
-        ...pod,
-        spec: { ...rawAt(pod, 'spec'), ephemeralContainers: [{ ...CONTAINER, name: 'debugger', volumeMounts }] },
+    /** Whatever level of Pod Security there is, or none. */
+    const mighty: Record<string, [more: Raw, words: RegExp]> = {
+      'is privileged': [{ securityContext: { privileged: true } }, /is privileged or adds a capability/],
+      'may trace': [{ securityContext: { capabilities: { add: ['chown', 'cap_sys_ptrace'] } } }, /adds a capability/],
+      'may do all': [{ securityContext: { capabilities: { add: ['all'] } } }, /adds a capability/],
+      'has the sidecar’s user': [{ securityContext: { runAsUser: 65532 } }, /runs as the user of mcp-sidecar/],
+    };
+    const withContainer = (pod: Raw, list: string, more: Raw): Raw => {
+      const spec = rawAt(pod, 'spec');
+      const added = { ...CONTAINER, name: 'added', ...more };
+      return { ...pod, spec: { ...spec, [list]: [...rawList(spec[list]), added] } };
+    };
+    /** As OpenShift does it: the sidecar has the user of all others. */
+    const withUser = (pod: Raw, runAsUser: number): Raw => {
+      const spec = rawAt(pod, 'spec');
+      const initContainers = rawList(spec.initContainers).map((one) => ({
+        ...one,
+        securityContext: { ...rawAt(one, 'securityContext'), runAsUser },
+      }));
+      return { ...pod, spec: { ...spec, initContainers } };
+    };
+    suite('in a namespace without a level', () => {
+      before(async () => {
+        const { status, value } = await api.call('POST', LENIENT_PODS, injected(named('running')));
+        assert.equal(status, 201, JSON.stringify(value));
       });
-      const path = `${PODS}/by-hand-native/ephemeralcontainers`;
-      const refused = await api.call(
-        'PUT',
-        path,
-        withDebugger([{ name: 'mcp-sidecar-secret-0', mountPath: '/stolen' }]),
-      );
-      assert.match(String(refused.value.message), /mounts what only mcp-sidecar may see/);
-      assert.equal((await api.call('PUT', path, withDebugger([]))).status, 200);
+      for (const [what, [more, words]] of Object.entries(mighty)) {
+        for (const list of ['containers', 'initContainers'])
+          test(`denies one of the ${list} that ${what}`, async () => {
+            const pod = withContainer(injected(named('mighty')), list, more);
+            assert.match(String((await api.call('POST', `${LENIENT_PODS}?dryRun=All`, pod)).value.message), words);
+          });
+        test(`denies a debugging container that ${what}`, async () => {
+          const path = `${LENIENT_PODS}/running`;
+          const pod = withContainer((await api.call('GET', path)).value, 'ephemeralContainers', more);
+          assert.match(String((await api.call('PUT', `${path}/ephemeralcontainers`, pod)).value.message), words);
+        });
+      }
+      test('lets through what runtimes grant by themselves', async () => {
+        const ordinary = { securityContext: { capabilities: { add: ['NET_RAW', 'cap_setuid'] } } };
+        const pod = withContainer(injected(named('ordinary')), 'containers', ordinary);
+        const { status, value } = await api.call('POST', `${LENIENT_PODS}?dryRun=All`, pod);
+        assert.equal(status, 201, JSON.stringify(value));
+      });
+      test('compares no users where the cluster has chosen them', async () => {
+        const bare = named('by-cluster');
+        const result = inject(bare, { ...CONTEXT, options: { ...CONTEXT.options, runAsUser: undefined } });
+        assert.ok(result.ok && result.value.kind === 'injected');
+        const pod = withUser(applyPatch(bare, result.value.operations), 1000);
+        const { status, value } = await api.call('POST', `${LENIENT_PODS}?dryRun=All`, pod);
+        assert.equal(status, 201, JSON.stringify(value));
+      });
+    });
+    test('denies debugging containers that reach the sidecar, and lets others through, one after the other', async () => {
+      const path = `${PODS}/by-hand-native`;
+      const put = async (more: Raw) =>
+        api.call(
+          'PUT',
+          `${path}/ephemeralcontainers`,
+          withContainer((await api.call('GET', path)).value, 'ephemeralContainers', more),
+        );
+      const denied: [more: Raw, words: RegExp][] = [
+        [{ volumeMounts: [{ name: 'mcp-sidecar-secret-0', mountPath: '/stolen' }] }, /mounts what only mcp-sidecar/],
+        [{ targetContainerName: 'mcp-sidecar' }, /would see the processes of mcp-sidecar/],
+      ];
+      for (const [more, words] of denied) assert.match(String((await put(more)).value.message), words);
+      for (const more of [{ name: 'first' }, { name: 'second', targetContainerName: 'agent' }]) {
+        const { status, value } = await put(more);
+        assert.equal(status, 200, JSON.stringify(value));
+      }
     });
     for (const name of ['by-hand-classic', 'from-before'])
       test(`lets a pod that runs be labelled and freed of its finalizers: ${name}`, async () => {

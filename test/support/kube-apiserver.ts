@@ -79,6 +79,8 @@ export async function startApiServer(): Promise<ApiServer> {
       `--service-account-signing-key-file=${keyFile}`,
       `--token-auth-file=${join(folder, 'tokens.csv')}`,
       '--authorization-mode=RBAC',
+      // As in every cluster whose network runs in pods.
+      '--allow-privileged=true',
       '--service-cluster-ip-range=10.0.0.0/24',
     ]);
     const ca = await readWhenThere(join(folder, 'certificates', 'apiserver.crt'));
