@@ -11,8 +11,8 @@ import { discoverConfig } from '../config/discover.ts';
 import { type Lock, renderLock, writeLock } from '../config/lock-file.ts';
 import { type Problem, showFile, wholeFile } from '../config/problem.ts';
 import { listServers } from './list-servers.ts';
-import { findChanges, type PinChanges, type ServerChanges } from './pin-changes.ts';
 import { plural, problemOf, tellProblems, tellSentence, writeJson, writeLines } from './output.ts';
+import { findChanges, type PinChanges, type ServerChanges } from './pin-changes.ts';
 import { printable } from './printable.ts';
 
 export interface PinOptions {
