@@ -6,7 +6,7 @@ import type { Mode } from './container.ts';
 import { CONTAINER, VOLUME } from './names.ts';
 import type { InjectorOptions } from './options.ts';
 import { annotationsOf, capabilitiesIn, ownPlaces, userOf } from './pod.ts';
-import { type Raw, rawAt, rawList } from './raw-object.ts';
+import { isRaw, type Raw, rawAt, rawList } from './raw-object.ts';
 import type { Settings } from './settings.ts';
 
 /** For metrics: one word a reason. */
@@ -55,7 +55,7 @@ export function reasonToRefuse(
       message:
         'a Job would never complete beside a classic sidecar: it needs native sidecars (every kubelet at 1.29 or later)',
     };
-  return tooMighty(pod) ?? sameUser(pod, options) ?? samePort(pod, settings);
+  return tooMighty(pod) ?? nodeVolume(pod) ?? sameUser(pod, options) ?? samePort(pod, settings);
 }
 
 function namespaces(why: string): Refusal {
@@ -95,6 +95,17 @@ function tooMighty(pod: Raw): Refusal | undefined {
       };
   }
   return undefined;
+}
+
+/** Under /var/lib/kubelet lies what is mounted into each pod of the node: not every path that leads there can be told. */
+function nodeVolume(pod: Raw): Refusal | undefined {
+  const volume = rawList(rawAt(pod, 'spec').volumes).find(({ hostPath }) => isRaw(hostPath));
+  return (
+    volume && {
+      kind: 'privileges',
+      message: `the pod has a hostPath volume (${String(volume.name)}): on the node lie the credentials of every pod, choose another kind of volume`,
+    }
+  );
 }
 
 /** Same user, same rights over the process: it could be traced, and its environment read. */

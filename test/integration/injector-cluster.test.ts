@@ -277,6 +277,16 @@ suite('a real API server', { skip: whyNoApiServer() ?? whyMissing('kubectl') ?? 
           assert.match(String((await api.call('PUT', `${path}/ephemeralcontainers`, pod)).value.message), words);
         });
       }
+      test('denies a volume of the node', async () => {
+        const bare = injected(named('node'));
+        const spec = rawAt(bare, 'spec');
+        const pod = {
+          ...bare,
+          spec: { ...spec, volumes: [...rawList(spec.volumes), { name: 'node', hostPath: { path: '/' } }] },
+        };
+        const { value } = await api.call('POST', `${LENIENT_PODS}?dryRun=All`, pod);
+        assert.match(String(value.message), /a hostPath volume leads to the node's files/);
+      });
       test('lets through what runtimes grant by themselves', async () => {
         const ordinary = { securityContext: { capabilities: { add: ['NET_RAW', 'cap_setuid'] } } };
         const pod = withContainer(injected(named('ordinary')), 'containers', ordinary);

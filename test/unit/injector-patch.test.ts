@@ -184,6 +184,10 @@ suite('refused, each with one sentence', () => {
         ] as const,
       ]),
     ),
+    'a volume of the node, mounted or not': [
+      podWith({ volumes: [{ name: 'logs', hostPath: { path: '/var/log' } }] }),
+      /a hostPath volume \(logs\): on the node/,
+    ],
     'the sidecar’s own user': [
       second([{ name: 'web', securityContext: { runAsUser: 65532 } }]),
       /web runs as user 65532, which is the sidecar's/,
@@ -247,12 +251,13 @@ suite('refused, each with one sentence', () => {
     });
 });
 
-test('a container with too many privileges is a reason of its own for the metrics', () => {
+test('too many privileges are a reason of its own for the metrics', () => {
   const kindOf = (pod: Raw) => {
     const result = inject(pod, CONTEXT);
     return result.ok ? undefined : result.error.kind;
   };
   assert.equal(kindOf(second([{ name: 'web', securityContext: { privileged: true } }])), 'privileges');
+  assert.equal(kindOf(podWith({ volumes: [{ name: 'node', hostPath: { path: '/' } }] })), 'privileges');
   assert.equal(kindOf(podWith({ hostPID: true })), 'namespaces');
 });
 
