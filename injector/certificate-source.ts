@@ -38,3 +38,11 @@ export function checkKey({ certificate, key }: KeyPair): Result<KeyPair, string>
   }
   return ok({ certificate, key });
 }
+
+/** @param text PEM. @returns it, where it has certificates, and none that cannot be read. */
+export function checkAuthorities(text: string): Result<string, string> {
+  const certificates = text.match(/-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/g) ?? [];
+  // TLS itself takes a text without any, and then hears nobody.
+  if (certificates.length > 0 && certificates.every((one) => validityOf(one) !== undefined)) return ok(text);
+  return err('has no certificates (PEM), or one that cannot be read');
+}

@@ -51,6 +51,11 @@ const address = z.string().transform((text, context): TcpAddress => {
 export const injectorYaml = z.strictObject({
   listen: address.prefault('*:8443').describe('HTTPS, for the API server.'),
   health: address.prefault('*:8081').describe('Probes and metrics.'),
+  clientCa: z
+    .string()
+    .min(1)
+    .optional()
+    .describe('File of PEM authorities: the API server must show a certificate of one of them. Read at the start.'),
   tls: z
     .union(
       [

@@ -7,6 +7,7 @@
 import { createServer as createHttpServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { createServer as createHttpsServer, type Server as HttpsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
+import type { SecureContextOptions } from 'node:tls';
 import { err, ok, type Result } from '../policies/result.ts';
 import { Bodies, type BodyRefusal } from './bodies.ts';
 import type { KeyPair } from './certificate.ts';
@@ -53,6 +54,7 @@ const CHECK_MS = 500;
 
 export class Webhook {
   readonly #server: HttpsServer;
+  readonly #clientCa: string | undefined;
   readonly #ports: WebhookPorts;
   readonly #connections: Connections;
   readonly #bodies = new Bodies({
@@ -62,13 +64,15 @@ export class Webhook {
   });
   #isDraining = false;
 
-  constructor(pair: KeyPair, ports: WebhookPorts) {
+  /** @param clientCa PEM: whoever shows no certificate of one of these authorities is not heard; `undefined`: everybody is. */
+  constructor(pair: KeyPair, clientCa: string | undefined, ports: WebhookPorts) {
+    this.#clientCa = clientCa;
     this.#ports = ports;
     this.#server = createHttpsServer(
       {
-        cert: pair.certificate,
-        key: pair.key,
-        minVersion: 'TLSv1.2',
+        ...this.#contextOf(pair),
+        requestCert: clientCa !== undefined,
+        rejectUnauthorized: clientCa !== undefined,
         maxHeaderSize: HEADER_BYTES_MAX,
         headersTimeout: BODY_MS,
         requestTimeout: BODY_MS,
@@ -91,8 +95,8 @@ export class Webhook {
   }
 
   /** From the next connection on. */
-  use({ certificate, key }: KeyPair): void {
-    this.#server.setSecureContext({ cert: certificate, key, minVersion: 'TLSv1.2' });
+  use(pair: KeyPair): void {
+    this.#server.setSecureContext(this.#contextOf(pair));
   }
 
   /** From now on each reply is the last on its connection: the API server finds another replica for the next one. */
@@ -110,6 +114,15 @@ export class Webhook {
       });
       this.#server.closeIdleConnections();
     });
+  }
+
+  #contextOf({ certificate, key }: KeyPair): SecureContextOptions {
+    return {
+      cert: certificate,
+      key,
+      minVersion: 'TLSv1.2',
+      ...(this.#clientCa === undefined ? {} : { ca: this.#clientCa }),
+    };
   }
 
   async #respond(request: IncomingMessage, response: ServerResponse): Promise<void> {

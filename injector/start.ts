@@ -3,10 +3,11 @@
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { err, ok, type Result } from '../policies/result.ts';
+import { readText } from '../sidecar/config/text-file.ts';
 import { type KeyPair, validityOf } from './certificate.ts';
 import { CertificateFolder } from './certificate-folder.ts';
 import { CertificateSecret } from './certificate-secret.ts';
-import type { CertificatePorts, CertificateSource } from './certificate-source.ts';
+import { type CertificatePorts, type CertificateSource, checkAuthorities } from './certificate-source.ts';
 import type { Mode } from './container.ts';
 import { OwnerEvents } from './events.ts';
 import { GroupWatch } from './group-watch.ts';
@@ -59,6 +60,9 @@ export async function startInjector(
   };
   opened.push(() => kubernetes.close());
 
+  const clientCa = await readClientCa(config.clientCa);
+  if (!clientCa.ok) return fail(`clientCa: ${config.clientCa} ${clientCa.error}`);
+
   const groups = new GroupWatch(kubernetes, { warn: log.warn });
   groups.start();
   opened.push(() => groups.close());
@@ -101,7 +105,7 @@ export async function startInjector(
   const events = new OwnerEvents(kubernetes, Date.now);
   opened.push(() => events.flush());
   const options = optionsOf(config);
-  const server = new Webhook(pair, {
+  const server = new Webhook(pair, clientCa.value, {
     cluster: () => ({ options, mode, groupsIn: (namespace) => groups.groupsIn(namespace) }),
     reviewed: (reviewed) => {
       metrics.reviewed(reviewed);
@@ -126,6 +130,12 @@ export async function startInjector(
       await closeAll();
     },
   });
+}
+
+async function readClientCa(file: string | undefined): Promise<Result<string | undefined, string>> {
+  if (file === undefined) return ok(undefined);
+  const read = await readText(file);
+  return read.ok ? checkAuthorities(read.value) : read;
 }
 
 function createSource({ tls }: InjectorConfig, kubernetes: Kubernetes, ports: CertificatePorts): CertificateSource {

@@ -13,6 +13,7 @@ import { collectionOf, helm, helmTemplate, inChart, kustomize, TEMPLATE, whyMiss
 
 const CERT_MANAGER = ['--set', 'tls.mode=certManager'];
 const SECRET = ['--set', 'tls.mode=secret,tls.secret.name=own,tls.secret.caBundle=PEM'];
+const AUTHORITY = '-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n';
 const HIGHLY_AVAILABLE = ['--values', inChart('values-ha.yaml')];
 
 const nameOf = ({ kind, metadata }: Raw): string => `${String(kind)} ${String(rawAt({ metadata }, 'metadata').name)}`;
@@ -55,6 +56,7 @@ suite('the chart', { skip: whyMissing('helm') ?? false }, () => {
       ['--set-string', 'sidecar.tokenAudience=7'],
       ['--set', 'webhook.port=10250,mode=classic,image.pullPolicy=Always'],
       ['--set', `image.digest=sha256:${'0'.repeat(64)}`],
+      ['--set-string', `webhook.clientCa=${AUTHORITY}`],
       SECRET,
     ]) {
       const config = rawAt(helmTemplate(...values).find(isOfKind('ConfigMap')), 'data')['injector.yaml'];
@@ -62,10 +64,34 @@ suite('the chart', { skip: whyMissing('helm') ?? false }, () => {
     }
   });
 
+  test('mounts the authority of the API server where the injector is told to find it', () => {
+    const objects = helmTemplate('--set-string', `webhook.clientCa=${AUTHORITY}`);
+    const data = rawAt(objects.find(isOfKind('ConfigMap')), 'data');
+    assert.equal(data['client-ca.crt'], AUTHORITY);
+    const { clientCa } = injectorYaml.parse(parse(String(data['injector.yaml'])));
+    const [container] = rawList(rawAt(objects.find(isOfKind('Deployment')), 'spec', 'template', 'spec').containers);
+    const { mountPath } = rawList(container!.volumeMounts).find(({ name }) => name === 'configuration')!;
+    assert.equal(clientCa, `${String(mountPath)}/client-ca.crt`);
+  });
+  test('lets only those reach the webhook who are named, and everybody its probes', () => {
+    const from = [{ ipBlock: { cidr: '10.0.0.10/32' } }, { ipBlock: { cidr: '10.0.0.11/32' } }];
+    const rules = rawList(
+      rawAt(
+        helmTemplate('--set-json', `networkPolicy.from=${JSON.stringify(from)}`).find(isOfKind('NetworkPolicy')),
+        'spec',
+      ).ingress,
+    );
+    assert.deepEqual(rules, [
+      { ports: [{ port: 8443, protocol: 'TCP' }], from },
+      { ports: [{ port: 8081, protocol: 'TCP' }] },
+    ]);
+  });
+
   const refused: Record<string, [values: string, words: RegExp]> = {
     'an unknown key': ['replica=2', /additional properties 'replica' not allowed/],
     'an unknown key further down': ['webhook.timeout=3', /at '\/webhook': additional properties 'timeout' not allowed/],
     'another TLS mode': ['tls.mode=both', /value must be one of 'selfManaged', 'certManager', 'secret'/],
+    'a caller that is none': ['networkPolicy.from[0].cidr=10.0.0.1/32', /additional properties 'cidr' not allowed/],
     'a port that needs rights': ['webhook.port=443', /minimum: got 443, want 1,?024/],
     'a digest that is none': ['image.digest=latest', /does not match pattern/],
     'a Secret beside an authority of its own': [
@@ -134,6 +160,8 @@ suite('before a real API server', { skip: whyNoApiServer() ?? whyMissing('helm',
     'the chart for many nodes': () => helmTemplate(...HIGHLY_AVAILABLE),
     'the chart with cert-manager': () => helmTemplate(...CERT_MANAGER),
     'the chart with a user of the cluster’s': () => helmTemplate('--set', 'sidecar.runAsUser=omit'),
+    'the chart with callers that are named': () =>
+      helmTemplate('--set', 'networkPolicy.from[0].ipBlock.cidr=10.0.0.10/32'),
     'the chart with further images': () => helmTemplate('--set', 'sidecar.allowedImages={mirror.example/sidecar:2}'),
   };
   for (const [name, render] of Object.entries(variants))

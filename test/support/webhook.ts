@@ -65,11 +65,13 @@ export async function openWebhook(cluster: {
   readonly options: InjectorOptions;
   readonly mode: Mode;
   readonly groups: readonly Result<Group, string>[] | undefined;
+  /** PEM. */
+  readonly clientCa?: string;
 }): Promise<OpenedWebhook> {
   const authority = await makeAuthority('test', Date.now(), HOUR_MS);
   const leaf = await makeLeaf(authority, [WEBHOOK_NAME], Date.now(), HOUR_MS);
   const seen: Reviewed[] = [];
-  const webhook = new Webhook(leaf, {
+  const webhook = new Webhook(leaf, cluster.clientCa, {
     cluster: () => ({ options: cluster.options, mode: cluster.mode, groupsIn: () => cluster.groups }),
     reviewed: (reviewed) => seen.push(reviewed),
     now: () => performance.now(),
