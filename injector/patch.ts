@@ -6,6 +6,7 @@
  * `uninject` takes away exactly what this has put there.
  */
 import { err, ok, type Result } from '../policies/result.ts';
+import { agentsOf } from './agents.ts';
 import { clientConfig, type Mode, type SidecarParts, sidecarContainer, sidecarVolumes } from './container.ts';
 import { findGroup, type Group } from './group.ts';
 import { type AddOperation, applyPatch, pointer } from './json-patch.ts';
@@ -20,16 +21,7 @@ import {
   VOLUME,
 } from './names.ts';
 import type { InjectorOptions } from './options.ts';
-import {
-  annotationsOf,
-  isLasting,
-  ownPlaces,
-  type Place,
-  placesOf,
-  serviceAccountOf,
-  shapeProblem,
-  userOf,
-} from './pod.ts';
+import { annotationsOf, ownPlaces, type Place, placesOf, serviceAccountOf, shapeProblem } from './pod.ts';
 import { parseQuantity } from './quantity.ts';
 import { isRaw, isSameJson, type Raw, rawAt, rawList, textAt } from './raw-object.ts';
 import { type Refusal, type RefusalKind, reasonToRefuse, reasonToSkip, reservedIn } from './refusal.ts';
@@ -107,7 +99,7 @@ function plan(pod: Raw, context: InjectionContext, before: Status | undefined): 
   const known = new Set(before?.containers);
   const isKnown = ({ container }: Place) => before === undefined || known.has(String(container.name));
   const places = ownPlaces(pod).filter(isKnown);
-  const agents = agentsOf(pod, places.filter(isLasting));
+  const agents = agentsOf(pod, places, mode);
   const parts: SidecarParts = {
     group: group.value,
     settings: settings.value,
@@ -126,7 +118,7 @@ function plan(pod: Raw, context: InjectionContext, before: Status | undefined): 
   );
   return ok({
     kind: 'injected',
-    operations: operationsFor(pod, parts, { places, served }, before),
+    operations: operationsFor(pod, parts, { places, served, warnings: agents.warnings }, before),
     group: group.value.name,
     warnings: [
       ...agents.warnings,
@@ -140,37 +132,19 @@ function plan(pod: Raw, context: InjectionContext, before: Status | undefined): 
   });
 }
 
-/** Agents by user id, where each container that lasts declares one of its own. Otherwise everybody is the group. */
-function agentsOf(pod: Raw, places: readonly Place[]): { byUser: Record<string, string>; warnings: string[] } {
-  const users = places.map(({ container }) => ({ name: String(container.name), user: userOf(pod, container) }));
-  if (users.every(({ user }) => user === undefined)) return { byUser: {}, warnings: [] };
-  const unnamed = users.filter(({ user }) => user === undefined).map(({ name }) => name);
-  if (unnamed.length > 0)
-    return {
-      byUser: {},
-      warnings: [`mcp-sidecar: agents are not told apart, since no runAsUser is declared for ${unnamed.join(', ')}`],
-    };
-  const byUser: Record<string, string> = {};
-  const warnings: string[] = [];
-  for (const { name, user } of users) {
-    const first = byUser[String(user)];
-    if (first === undefined) byUser[String(user)] = name;
-    else warnings.push(`mcp-sidecar: ${name} has the runAsUser of ${first}, and counts as the same agent`);
-  }
-  return { byUser, warnings };
-}
-
 interface Places {
   /** All containers of the pod's own. */
   readonly places: readonly Place[];
   /** Those that are told where the sidecar is. */
   readonly served: readonly Place[];
+  /** Why they are not told apart as agents. */
+  readonly warnings: readonly string[];
 }
 
 function operationsFor(
   pod: Raw,
   parts: SidecarParts,
-  { places, served }: Places,
+  { places, served, warnings }: Places,
   before: Status | undefined,
 ): AddOperation[] {
   const spec = rawAt(pod, 'spec');
@@ -235,6 +209,7 @@ function operationsFor(
     files,
     annotations: [...annotations.keys()],
     created,
+    ...(warnings.length === 0 ? {} : { warnings }),
   };
   annotations.set(STATUS, JSON.stringify(status));
   const members = Object.fromEntries(annotations);

@@ -25,6 +25,8 @@ export interface Status {
   readonly annotations: readonly string[];
   /** Lists and objects that were not there: `volumes`, `initContainers`, `annotations`, `<container> env`, …; see {@link keyOfCreated}. */
   readonly created: readonly string[];
+  /** Why agents are not told apart: a controller that makes the pod shows nobody the warnings of its reply. */
+  readonly warnings?: readonly string[];
 }
 
 /** How the status names something that was not there before; a file may have had a `null` in its place. */

@@ -25,13 +25,21 @@ const mounts = fc.array(
   fc.record({ name: label, mountPath: fc.constantFrom('/data', '/var/run/mcp', '/var/run/mcp/') }),
   { maxLength: 2 },
 );
+/** Half of them keep to their user: then agents are told apart now and then. */
+const securityContext = fc
+  .record({
+    runAsUser: fc.integer({ min: 0, max: 60_000 }),
+    allowPrivilegeEscalation: fc.constantFrom(false, false, false, true, undefined),
+    capabilities: fc.constantFrom<Raw | undefined>({ drop: ['ALL'] }, { drop: ['SETUID'], add: ['CHOWN'] }, undefined),
+  })
+  .map(defined);
 const container = (more: fc.Arbitrary<Raw>) =>
   fc
     .record({
       image: label,
       env: optional(environment),
       volumeMounts: optional(mounts),
-      securityContext: optional(fc.record({ runAsUser: fc.integer({ min: 1, max: 60_000 }) })),
+      securityContext: optional(securityContext),
       more,
     })
     .map(({ more: extra, ...rest }) => defined({ ...rest, ...extra }));

@@ -24,11 +24,6 @@ function injected(
   assert.equal(result.value.kind, 'injected');
   return applyPatch(pod, result.value.kind === 'injected' ? result.value.operations : []) as never;
 }
-const warningsOf = (pod: Raw, changes: Partial<InjectionContext> = {}): readonly string[] => {
-  const result = inject(pod, { ...CONTEXT, ...changes });
-  assert.ok(result.ok && result.value.kind === 'injected');
-  return result.value.warnings;
-};
 const second = (containers: Raw[]) => podWith({ containers: [CONTAINER, ...containers] });
 const sidecarOf = (pod: { readonly spec: { readonly [key: string]: Raw[] } }) =>
   [...(pod.spec.initContainers ?? []), ...pod.spec.containers!].find(({ name }) => name === 'mcp-sidecar')!;
@@ -139,21 +134,6 @@ suite('the pod’s own containers', () => {
       const init = pod.spec.initContainers!.find(({ name }) => name === 'first')!;
       assert.equal('env' in init, isServed);
     });
-  test('agents by user id, where every container that lasts declares one', () => {
-    const pod = injected(second([{ name: 'writer', image: 'x', securityContext: { runAsUser: 1001 } }]));
-    const [{ value }] = sidecarOf(pod).env as [{ value: string }];
-    assert.deepEqual(JSON.parse(value).identify, [{ type: 'uid', agents: { 1000: 'agent', 1001: 'writer' } }]);
-  });
-  test('none where one does not, and a warning', () => {
-    const pod = second([{ name: 'web', image: 'x' }]);
-    const [{ value }] = sidecarOf(injected(pod)).env as [{ value: string }];
-    assert.equal('identify' in JSON.parse(value), false);
-    assert.match(warningsOf(pod).join(), /no runAsUser is declared for web/);
-  });
-  test('a shared user id is one agent, and a warning', () => {
-    const pod = second([{ name: 'web', image: 'x', securityContext: { runAsUser: 1000 } }]);
-    assert.match(warningsOf(pod).join(), /web has the runAsUser of agent/);
-  });
   test('the default container is set where nobody has', () => {
     const annotations = (pod: Raw) => (pod.metadata as Raw).annotations as Raw;
     const key = 'kubectl.kubernetes.io/default-container';
