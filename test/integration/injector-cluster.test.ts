@@ -34,6 +34,19 @@ const SERVER_NAME = 'mcp-sidecar-injector.mcp-sidecar.svc';
 const named = (name: string, annotations: Raw | null = { 'mcp-sidecar.io/inject': 'true' }, spec: Raw = {}) =>
   podWith(spec, { name, annotations: annotations ?? undefined });
 
+/** The pod as the injector makes it. */
+function injected(pod: Raw, mode: 'native' | 'classic' = 'native'): Raw {
+  const result = inject(pod, { ...CONTEXT, mode });
+  assert.ok(result.ok && result.value.kind === 'injected');
+  return applyPatch(pod, result.value.operations);
+}
+
+/** @param more Over a container that is good for every level. */
+function withContainer(pod: Raw, list: string, more: Raw): Raw {
+  const spec = rawAt(pod, 'spec');
+  return { ...pod, spec: { ...spec, [list]: [...rawList(spec[list]), { ...CONTAINER, name: 'added', ...more }] } };
+}
+
 suite('a real API server', { skip: whyNoApiServer() ?? whyMissing('kubectl') ?? false }, () => {
   let api: ApiServer;
   let cluster: InjectorCluster;
@@ -51,6 +64,8 @@ suite('a real API server', { skip: whyNoApiServer() ?? whyMissing('kubectl') ?? 
     await create(api, CONFIG_MAP);
     // It asked for a sidecar when nobody could give it one.
     await make(named('from-before'));
+    const mighty = { securityContext: { privileged: true } };
+    await api.call('POST', LENIENT_PODS, withContainer(injected(named('mighty-before')), 'containers', mighty));
     cluster = await installInjector(api);
   });
   after(async () => {
@@ -59,11 +74,6 @@ suite('a real API server', { skip: whyNoApiServer() ?? whyMissing('kubectl') ?? 
   });
 
   suite('the policy alone, before any webhook', () => {
-    const injected = (pod: Raw, mode: 'native' | 'classic' = 'native'): Raw => {
-      const result = inject(pod, { ...CONTEXT, mode });
-      assert.ok(result.ok && result.value.kind === 'injected');
-      return applyPatch(pod, result.value.operations);
-    };
     /** The same pod with its sidecar changed. */
     const forged = (change: (sidecar: Raw) => Raw): Raw => {
       const pod = injected(named('forged'));
@@ -246,11 +256,6 @@ suite('a real API server', { skip: whyNoApiServer() ?? whyMissing('kubectl') ?? 
       'may do all': [{ securityContext: { capabilities: { add: ['all'] } } }, /adds a capability/],
       'has the sidecar’s user': [{ securityContext: { runAsUser: 65532 } }, /runs as the user of mcp-sidecar/],
     };
-    const withContainer = (pod: Raw, list: string, more: Raw): Raw => {
-      const spec = rawAt(pod, 'spec');
-      const added = { ...CONTAINER, name: 'added', ...more };
-      return { ...pod, spec: { ...spec, [list]: [...rawList(spec[list]), added] } };
-    };
     /** As OpenShift does it: the sidecar has the user of all others. */
     const withUser = (pod: Raw, runAsUser: number): Raw => {
       const spec = rawAt(pod, 'spec');
@@ -292,6 +297,34 @@ suite('a real API server', { skip: whyNoApiServer() ?? whyMissing('kubectl') ?? 
         const pod = withContainer(injected(named('ordinary')), 'containers', ordinary);
         const { status, value } = await api.call('POST', `${LENIENT_PODS}?dryRun=All`, pod);
         assert.equal(status, 201, JSON.stringify(value));
+      });
+      test('freezes no pod of before the policy: its own image may change, and finalizers may go', async () => {
+        const path = `${LENIENT_PODS}/mighty-before`;
+        await edit(api, path, (pod) => withImage(pod, 'added', 'agent:2'));
+        for (const finalizers of [['example.com/own'], []])
+          await edit(api, path, (pod) => ({ ...pod, metadata: { ...rawAt(pod, 'metadata'), finalizers } }));
+      });
+      test('is within the work that the API server allows, also for a large pod', async () => {
+        const times = <T>(count: number, make: (index: number) => T) =>
+          Array.from({ length: count }, (_, i) => make(i));
+        const volumes = times(50, (index) => ({ name: `volume-${index}`, emptyDir: {} }));
+        const large = (name: string): Raw => ({
+          ...CONTAINER,
+          name,
+          env: times(50, (index) => ({ name: `VARIABLE_${index}`, value: 'x'.repeat(100) })),
+          volumeMounts: volumes.map((volume) => ({ name: volume.name, mountPath: `/mnt/${volume.name}` })),
+          securityContext: { capabilities: { add: times(14, () => 'CAP_NET_BIND_SERVICE') } },
+        });
+        const containers = [CONTAINER, ...times(60, (index) => large(`large-${index}`))];
+        const made = await api.call('POST', LENIENT_PODS, injected(named('large', undefined, { containers, volumes })));
+        assert.equal(made.status, 201, String(made.value.message));
+        const path = `${LENIENT_PODS}/large`;
+        const ephemeralContainers = times(60, (index) => large(`debugger-${index}`));
+        const debugged = { ...made.value, spec: { ...rawAt(made.value, 'spec'), ephemeralContainers } };
+        const { status, value } = await api.call('PUT', `${path}/ephemeralcontainers`, debugged);
+        assert.equal(status, 200, String(value.message));
+        const updated = await api.call('PUT', path, withImage(value, 'agent', 'agent:2'));
+        assert.equal(updated.status, 200, String(updated.value.message));
       });
       test('compares no users where the cluster has chosen them', async () => {
         const bare = named('by-cluster');
