@@ -29,6 +29,7 @@ import { ArgumentSchemas } from './pipeline/argument-schema.ts';
 import { type Next, type Stack, stack } from './pipeline/compose.ts';
 import { challengeFor, guardPorts } from './pipeline/endpoints.ts';
 import { Exchange, type Permitted } from './pipeline/exchange.ts';
+import { LateAnswers } from './pipeline/late-answers.ts';
 import { createMemoryPressure } from './pipeline/memory-pressure.ts';
 import { argumentsJson } from './pipeline/recorded-arguments.ts';
 import { HttpReply } from './pipeline/reply.ts';
@@ -121,6 +122,8 @@ export function buildPipeline(house: House): Stack<Exchange, never> {
       catalog.changed(server);
     }
   });
+  const warnOfSpent = (usage: Usage, exchange: Permitted) => warnOfQuota(house.audit, usage, exchange);
+  const late = new LateAnswers({ store: house.quotas, warn: warnOfSpent });
   const tracing = { enabled: config.telemetry !== undefined, sampleRatio: config.telemetry?.sampleRatio ?? 0 };
   const observing = observe({
     group: config.group,
@@ -185,7 +188,8 @@ export function buildPipeline(house: House): Stack<Exchange, never> {
         quota({
           store: house.quotas,
           tokens: new TokenCounter(monotonic),
-          warn: (usage, exchange) => warnOfQuota(house.audit, usage, exchange),
+          late,
+          warn: warnOfSpent,
         }),
       )
       // What the agent may have and has paid for may come from memory.
@@ -207,6 +211,7 @@ export function buildPipeline(house: House): Stack<Exchange, never> {
           sessions,
           catalog,
           pins,
+          late,
           changed: (server) => answers.forget(server),
           onDrain: (listener) => {
             // The server may have taken until now to open the stream.

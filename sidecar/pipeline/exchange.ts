@@ -7,13 +7,14 @@
 import type { IncomingMessage } from 'node:http';
 import type { Usage } from '../../policies/charge.ts';
 import type { Call, Decision, Subject, Target } from '../../policies/decision.ts';
-import type { CompiledPolicy, CompiledQuota } from '../../policies/policy.ts';
+import type { CompiledPolicy } from '../../policies/policy.ts';
 import type { Caller } from '../identity/identify.ts';
 import type { Era, Message } from '../protocol/message.ts';
 import type { CountedBy } from '../quota/tokens.ts';
 import type { Upstream, UpstreamFailure, UpstreamResponse } from '../upstream/upstream.ts';
 import type { Outcome } from './compose.ts';
 import type { Permit } from './permit.ts';
+import type { Reason } from './reason.ts';
 import type { Reply } from './reply.ts';
 
 /** Where the request's path leads. */
@@ -117,8 +118,10 @@ export class Exchange {
   cost: number | undefined = undefined;
   /** How full the quotas of this call were when it was reserved. */
   quotaUsage: readonly Usage[] = [];
-  /** Set by `quota` while the call is under way: so many tokens have come. Says which quota ends the stream now. */
-  spend: ((tokensOut: number) => CompiledQuota | undefined) | undefined = undefined;
+  /** Set by `quota` while a call is under way whose tokens are charged: so many have come. Says why no more may pass. */
+  spend: ((tokensOut: number) => Reason | undefined) | undefined = undefined;
+  /** The answer to the request has come as its reply. Set by `inspect`. */
+  answered = false;
   bytesIn = 0;
   /** A batch that was taken apart: its elements are what happened, each an exchange of its own. */
   isBatch = false;

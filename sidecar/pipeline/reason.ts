@@ -5,6 +5,7 @@
  * under the error id; the public text names the rule and that id, never a secret, an upstream body or an inner host.
  * Pure.
  */
+import type { CompiledQuota } from '../../policies/policy.ts';
 import type { Era, MalformedReason } from '../protocol/message.ts';
 
 export type Reason =
@@ -55,6 +56,32 @@ export type Reason =
     }
   | { readonly kind: 'aborted'; readonly detail: string }
   | { readonly kind: 'internal'; readonly detail: string };
+
+/** Nobody knows how much of the window is left when an answer turns out to be too much. */
+const MEANWHILE_RETRY_MS = 1_000;
+
+/** What an answer brings is more than the quota has left. */
+export function spentMeanwhile(quota: CompiledQuota, method: string): Reason {
+  return spentReason(quota, method, MEANWHILE_RETRY_MS);
+}
+
+export function spentReason({ kind, name, onLimit }: CompiledQuota, method: string, retryAfterMs: number) {
+  const asToolError = method === 'tools/call' && onLimit === 'toolError';
+  return { kind: 'quota', what: kind, quota: name, retryAfterMs: Math.ceil(retryAfterMs), asToolError } as const;
+}
+
+/** The rule or quota that decided, for the record. */
+export function ruleOf(reason: Reason): string | undefined {
+  switch (reason.kind) {
+    case 'hidden':
+    case 'forbidden':
+      return reason.rule;
+    case 'quota':
+      return reason.quota;
+    default:
+      return undefined;
+  }
+}
 
 /** A refusal as it goes over the wire. */
 export interface Wire {

@@ -34,7 +34,10 @@ export class RunningRequests {
 }
 
 /** Ids are unique in a session; without one, another client's request could be meant. */
-function keyOf({ era, route, upstreamSessionId }: Attempted, id: unknown): string | undefined {
+export function keyOf(
+  { era, route, upstreamSessionId }: Pick<Attempted, 'era' | 'route' | 'upstreamSessionId'>,
+  id: unknown,
+): string | undefined {
   if (era !== 'legacy' || upstreamSessionId === undefined) return undefined;
   return JSON.stringify([route.server, upstreamSessionId, id]);
 }

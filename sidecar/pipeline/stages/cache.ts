@@ -37,6 +37,8 @@ export function cache(answers: AnswerCache): Stage<Permitted, Permitted> {
     exchange.cached = true;
     exchange.tokensOut = estimateTokens(kept.length);
     exchange.answerBytes = kept;
+    const spent = exchange.spend?.(exchange.tokensOut);
+    if (spent !== undefined) return spent;
     reply.head(200, { 'content-type': 'application/json', 'content-length': String(kept.length) });
     reply.end(kept);
     return undefined;

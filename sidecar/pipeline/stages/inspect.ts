@@ -16,11 +16,13 @@ import type { ToolPins } from '../../upstream/tool-pins.ts';
 import { UpstreamBroken, type UpstreamResponse } from '../../upstream/upstream.ts';
 import type { Outcome, Stage } from '../compose.ts';
 import type { Answered } from '../exchange.ts';
+import type { LateAnswers } from '../late-answers.ts';
 import type { ListFilter } from '../permit.ts';
-import { describeReason, type Reason, toWire, type Wire } from '../reason.ts';
+import { describeReason, type Reason, ruleOf, toWire, type Wire } from '../reason.ts';
 import { redactResult } from '../redact-result.ts';
 import type { Sessions } from '../sessions.ts';
 import { reasonOf } from './forward.ts';
+import { refusalText } from './rescue.ts';
 
 export interface InspectPorts {
   readonly limits: {
@@ -32,6 +34,7 @@ export interface InspectPorts {
   readonly sessions: Sessions;
   readonly catalog: Catalog;
   readonly pins: ToolPins;
+  readonly late: LateAnswers;
   /** A server said that a list or a resource changed. */
   readonly changed: (server: string) => void;
   /** Calls back when the sidecar drains, so that open streams end; returns how to stop listening. */
@@ -81,6 +84,8 @@ async function relayJson(exchange: Answered, ports: InspectPorts): Promise<Outco
     const absent = findAbsent(exchange, ports.catalog, read);
     if (absent !== undefined) return absent;
     const bytes = inspectMessage(exchange, ports, read, head.bytes);
+    const spent = spendOn(exchange, head.bytes.length);
+    if (spent !== undefined) return spent;
     if (reply.gone) return undefined;
     reply.head(200, { ...replyHeaders(exchange, ports), 'content-length': String(bytes.length) });
     reply.end(bytes);
@@ -92,22 +97,33 @@ async function relayJson(exchange: Answered, ports: InspectPorts): Promise<Outco
       detail: `an answer that must be read whole, and is larger than limits.response (${ports.limits.wholeBytes} bytes)`,
     };
 
-  reply.head(200, replyHeaders(exchange, ports));
-  let bytesOut = head.bytes.length;
-  await reply.write(head.bytes);
+  let bytesIn = head.bytes.length;
+  let spent = spendOn(exchange, bytesIn);
   try {
+    if (spent !== undefined) return spent;
+    reply.head(200, replyHeaders(exchange, ports));
+    await reply.write(head.bytes);
     for await (const chunk of answer.body) {
-      bytesOut += chunk.length;
+      bytesIn += chunk.length;
+      spent = spendOn(exchange, bytesIn);
+      // The head is out: `rescue` cuts the connection, so that nobody takes this for the whole answer.
+      if (spent !== undefined) return spent;
       if (!reply.gone) await reply.write(chunk);
     }
+    exchange.answered = true;
   } catch (error) {
     if (!(error instanceof UpstreamBroken)) throw error;
     return reasonOf(error.failure);
   } finally {
-    exchange.tokensOut = estimateTokens(bytesOut);
+    exchange.tokensOut = estimateTokens(bytesIn);
   }
   reply.end();
   return undefined;
+}
+
+/** So many bytes of the answer have come. Says why no more of it may pass; only where its tokens are charged. */
+function spendOn({ spend, serverUsage }: Answered, bytes: number): Reason | undefined {
+  return spend?.(serverUsage?.output ?? estimateTokens(bytes));
 }
 
 /** An event stream: the answer to a request, or the server's own messages. */
@@ -115,7 +131,7 @@ async function relayStream(exchange: Answered, ports: InspectPorts): Promise<Out
   const { answer, reply, message } = exchange;
   const splitter = createFrameSplitter(ports.limits.eventBytes);
   const isPush = message === undefined || message.method === 'subscriptions/listen';
-  const state: StreamState = { answered: false, resumable: false };
+  const state: StreamState = { resumable: false, late: [] };
   let drained = false;
   const stopListening = isPush
     ? ports.onDrain(() => {
@@ -146,31 +162,29 @@ async function relayStream(exchange: Answered, ports: InspectPorts): Promise<Out
       // A stream may go on for hours: its first event is answer enough for the breaker.
       if (frames.value.length > 0) exchange.attempt.succeeded();
       for (const frame of frames.value) {
+        const wasAnswered = exchange.answered;
         let bytes = inspectFrame(exchange, ports, frame, state);
+        if (state.late.length > 0) bytes = (await chargeLate(exchange, ports, frame, state)) ?? bytes;
+        streamed += frame.data?.length ?? 0;
+        const spent = isEmpty(frame) ? undefined : spendOn(exchange, streamed);
         if (held !== undefined) {
           const absent = absentIn(exchange, ports.catalog, frame);
           if (absent !== undefined) return absent;
+          if (spent !== undefined) return spent;
           held.push(bytes);
           if (isEmpty(frame)) continue;
           bytes = Buffer.concat(held);
           held = undefined;
           open();
         }
-        const waiting = write(bytes);
-        if (waiting !== undefined) await waiting;
-        streamed += frame.data?.length ?? 0;
-        const spent = isEmpty(frame) ? undefined : exchange.spend?.(estimateTokens(streamed));
-        if (spent !== undefined && !state.answered) {
+        if (spent !== undefined) {
+          exchange.answered = wasAnswered;
           answer.cancel();
-          broken = {
-            kind: 'quota',
-            what: spent.kind,
-            quota: spent.name,
-            retryAfterMs: CUT_RETRY_MS,
-            asToolError: false,
-          };
+          broken = spent;
           break reading;
         }
+        const waiting = write(bytes);
+        if (waiting !== undefined) await waiting;
       }
     }
   } catch (error) {
@@ -185,21 +199,19 @@ async function relayStream(exchange: Answered, ports: InspectPorts): Promise<Out
     open();
     await write(Buffer.concat(held));
   }
-  const isLost = message?.id !== undefined && !state.answered && !drained;
+  const isLost = message?.id !== undefined && !exchange.answered && !drained;
   const reason: Reason | undefined =
     broken ??
     (isLost && !state.resumable
       ? { kind: 'upstreamGarbage', detail: 'the stream ended without an answer' }
       : undefined);
   const wire = reason === undefined || reason.kind === 'aborted' ? undefined : noteBroken(exchange, ports, reason);
-  if (!reply.gone && message?.id !== undefined && !state.answered) {
+  if (!reply.gone && message?.id !== undefined && !exchange.answered) {
     if (drained) await write(encodeEvent({ event: 'message', data: gracefulEnd(message.id) }));
     // A stream with event ids is taken up again by `Last-Event-ID`; any other has lost its answer, and the agent must hear it.
     // One that was cut off is not to be: the request is over.
     else if ((!state.resumable || broken?.kind === 'quota') && wire !== undefined)
-      await write(
-        encodeEvent({ event: 'message', data: JSON.stringify({ jsonrpc: '2.0', id: message.id, error: wire.error }) }),
-      );
+      await write(encodeEvent({ event: 'message', data: refusalText(wire, exchange.era, message.id) }));
   }
   reply.end();
   return undefined;
@@ -213,25 +225,22 @@ function noteStreamed(exchange: Answered, bytes: number): void {
   exchange.answerBytes = undefined;
 }
 
-/** Nobody knows how much of the window is left when a stream is cut off. */
-const CUT_RETRY_MS = 1_000;
-
 /** A stream whose head is out is past `rescue`: what became of it is noted here. */
 function noteBroken(exchange: Answered, ports: InspectPorts, reason: Reason): Wire {
   const errorId = ports.newErrorId();
   const wire = toWire(reason, { errorId, era: exchange.era, method: exchange.message?.method });
   // A stream that we cut off is no fault of its server.
   if (reason.kind !== 'quota') exchange.attempt.failed(undefined);
-  exchange.reason = { text: describeReason(reason), rule: undefined, kind: reason.kind, errorId };
+  exchange.reason = { text: describeReason(reason), rule: ruleOf(reason), kind: reason.kind, errorId };
   exchange.rpcCode = wire.error.code;
   return wire;
 }
 
 interface StreamState {
-  /** The answer to the exchange's own request has passed. */
-  answered: boolean;
   /** Events carry ids, so the agent can resume. */
   resumable: boolean;
+  /** Answers in the present event to requests that came on other streams. */
+  late: { readonly id: unknown; readonly tokens: number }[];
 }
 
 const NOTHING = Buffer.alloc(0);
@@ -246,12 +255,12 @@ function inspectFrame(exchange: Answered, ports: InspectPorts, frame: Frame, sta
 
   let changed = false;
   const texts = elements.map((element) => {
-    if (exchange.message?.id !== undefined && element.id === exchange.message.id && !('method' in element))
-      state.answered = true;
     const before =
       elements.length === 1 && !frame.data!.trimStart().startsWith('[')
         ? Buffer.from(frame.data!)
         : Buffer.from(JSON.stringify(element));
+    if (!('method' in element) && !isOwnAnswer(exchange, element))
+      state.late.push({ id: element.id, tokens: usageIn(element.result)?.output ?? estimateTokens(before.length) });
     const after = inspectMessage(exchange, ports, element, before);
     if (after !== before) changed = true;
     return after.toString();
@@ -262,6 +271,26 @@ function inspectFrame(exchange: Answered, ports: InspectPorts, frame: Frame, sta
     ...(frame.id === undefined ? undefined : { id: frame.id }),
     ...(frame.event === undefined ? undefined : { event: frame.event }),
     data,
+  });
+}
+
+/** Charges the answers to their calls. An error for each, in place of the event, when one is too much. */
+async function chargeLate(
+  exchange: Answered,
+  ports: InspectPorts,
+  frame: Frame,
+  state: StreamState,
+): Promise<Buffer | undefined> {
+  const answers = state.late.splice(0);
+  let spent: Reason | undefined;
+  for (const { id, tokens } of answers) spent ??= await ports.late.charge(exchange, id, tokens);
+  if (spent === undefined) return undefined;
+  const wire = noteBroken(exchange, ports, spent);
+  const texts = answers.map(({ id }) => refusalText(wire, exchange.era, id as string | number | undefined));
+  return encodeEvent({
+    ...(frame.id === undefined ? undefined : { id: frame.id }),
+    event: 'message',
+    data: texts.length === 1 ? texts[0]! : `[${texts.join(',')}]`,
   });
 }
 
@@ -309,21 +338,21 @@ function inspectMessage(exchange: Answered, ports: InspectPorts, read: JsonObjec
     return redactResult(bytes, resultPointersFor(exchange.policy, server, undefined), 'noticeResult');
   }
   const result = read.result;
-  const isOwnAnswer = exchange.message?.id !== undefined && read.id === exchange.message.id;
-  if (isOwnAnswer) noteAnswer(exchange, read, bytes);
+  const isOwn = isOwnAnswer(exchange, read);
+  if (isOwn) noteAnswer(exchange, read, bytes);
   if (typeof result !== 'object' || result === null) return bytes;
 
   // A call's own result may well have a member called `tools`; on a stream that is not ours to match, only the shape is known.
-  const mayBeList = !isOwnAnswer || listKindOf(exchange.message!.method) !== undefined;
-  const names = isOwnAnswer && isWholeToolList(exchange, result) ? new Set<unknown>() : undefined;
+  const mayBeList = !isOwn || listKindOf(exchange.message!.method) !== undefined;
+  const names = isOwn && isWholeToolList(exchange, result) ? new Set<unknown>() : undefined;
   const filtered = mayBeList ? filterLists(bytes, learning(exchange.permit.filter, server, ports, names)) : bytes;
   if (names !== undefined) ports.pins.listed(server, names);
   // On a stream that is taken up again, the answer to a call of which nothing is known here.
-  const pointers = isOwnAnswer ? redactedPointers(exchange) : resultPointersFor(exchange.policy, server, undefined);
-  const isCall = isOwnAnswer && exchange.message?.method === 'tools/call';
+  const pointers = isOwn ? redactedPointers(exchange) : resultPointersFor(exchange.policy, server, undefined);
+  const isCall = isOwn && exchange.message?.method === 'tools/call';
   const inTask = isCall ? filtered : redactResult(filtered, pointers, 'taskResult');
   const redacted = redactResult(inTask, pointers);
-  if (!isOwnAnswer) return redacted;
+  if (!isOwn) return redacted;
   exchange.keepAnswer?.(redacted);
   return tellShares(exchange, redacted);
 }
@@ -348,7 +377,12 @@ function tellShares({ quotaUsage, policy }: Answered, bytes: Buffer): Buffer {
   return shares.length === 0 ? bytes : addToResultMeta(bytes, QUOTA_META, JSON.stringify(shares));
 }
 
+function isOwnAnswer({ message }: Answered, read: JsonObject): boolean {
+  return message?.id !== undefined && read.id === message.id && !('method' in read);
+}
+
 function noteAnswer(exchange: Answered, read: JsonObject, bytes: Buffer): void {
+  exchange.answered = true;
   exchange.tokensOut = estimateTokens(bytes.length);
   if (exchange.policy.countsTokens) {
     exchange.serverUsage = usageIn(read.result);
@@ -395,7 +429,9 @@ async function relayError(exchange: Answered, ports: InspectPorts): Promise<Outc
   // A result beside the error would be one that nobody has looked at.
   const isError = read !== undefined && !('result' in read);
   if (isError && typeof (read.error as { code?: unknown } | undefined)?.code === 'number') {
-    exchange.rpcCode = (read.error as { code: number }).code;
+    noteAnswer(exchange, read, bytes);
+    const spent = spendOn(exchange, bytes.length);
+    if (spent !== undefined) return spent;
     if (reply.gone) return undefined;
     reply.head(answer.status, { ...replyHeaders(exchange, ports), 'content-length': String(bytes.length) });
     reply.end(bytes);

@@ -4,17 +4,20 @@
  * the model's context as well.
  */
 import { amountOf, priceOf } from '../../../policies/budget.ts';
-import type { Usage } from '../../../policies/charge.ts';
+import type { Charge, Usage } from '../../../policies/charge.ts';
 import { amountFor, chargesOf } from '../../../policies/charges.ts';
 import type { CompiledPolicy, CompiledQuota } from '../../../policies/policy.ts';
 import type { Grant, QuotaStore } from '../../quota/store.ts';
 import { estimateTokens, type TokenCounter } from '../../quota/tokens.ts';
 import type { Outcome, Stage } from '../compose.ts';
 import type { Permitted } from '../exchange.ts';
+import type { LateAnswers } from '../late-answers.ts';
+import { type Reason, spentMeanwhile, spentReason } from '../reason.ts';
 
 export interface QuotaPorts {
   readonly store: QuotaStore;
   readonly tokens: TokenCounter;
+  readonly late: LateAnswers;
   /** A quota has reached its warning share. */
   readonly warn: (usage: Usage, exchange: Permitted) => void;
 }
@@ -35,17 +38,9 @@ export function quota(ports: QuotaPorts): Stage<Permitted, Permitted> {
       const { quota: name, retryAfterMs, store } = reserved.error;
       const spent = policy.quotas.find((one) => one.name === name)!;
       if (policy.audit) return next(noteSpent(exchange, spent));
-      const asToolError = message.method === 'tools/call' && spent.onLimit === 'toolError';
-      return {
-        kind: 'quota',
-        what: spent.kind,
-        quota: name,
-        retryAfterMs: Math.ceil(retryAfterMs),
-        asToolError,
-        isStoreAway: store === 'away',
-      };
+      return { ...spentReason(spent, message.method, retryAfterMs), isStoreAway: store === 'away' };
     }
-    return settleAfter(exchange, reserved.value, ports, next);
+    return settleAfter(exchange, charges, reserved.value, ports, next);
   };
 }
 
@@ -71,6 +66,7 @@ async function priceAfter(
 
 async function settleAfter(
   exchange: Permitted,
+  charges: readonly Charge[],
   grant: Grant,
   ports: QuotaPorts,
   next: (exchange: Permitted) => Outcome | Promise<Outcome>,
@@ -78,10 +74,9 @@ async function settleAfter(
   const { store } = ports;
   tellWarnings(exchange, grant.usage, ports);
   exchange.quotaUsage = grant.usage;
-  exchange.spend = (tokensOut) => {
-    const { over } = store.progress(grant, (exchange.tokensIn ?? 0) + tokensOut);
-    return over.length === 0 ? undefined : exchange.policy.quotas.find(({ name, hard }) => hard && over.includes(name));
-  };
+  const isByToken = charges.some(({ perToken }) => perToken > 0);
+  const forget = isByToken ? ports.late.expect(exchange, charges) : undefined;
+  if (isByToken) exchange.spend = (tokensOut) => spend(exchange, grant, store, tokensOut);
   let isEnded = false;
   try {
     const outcome = await next(exchange);
@@ -89,6 +84,7 @@ async function settleAfter(
     return outcome;
   } finally {
     exchange.spend = undefined;
+    if (exchange.answered || exchange.outgoing?.reached !== true) forget?.();
     // The server never saw it: the call did not happen. Once it may have, it did, whatever came back.
     if (isEnded && exchange.outgoing?.reached !== true && !exchange.cached) store.release(grant);
     else {
@@ -97,6 +93,17 @@ async function settleAfter(
       noteCost(exchange, exchange.policy);
     }
   }
+}
+
+/** So many tokens have come by now. Says why no more may pass. */
+function spend(exchange: Permitted, grant: Grant, store: QuotaStore, tokensOut: number): Reason | undefined {
+  const { over } = store.progress(grant, (exchange.tokensIn ?? 0) + tokensOut);
+  if (over.length === 0) return undefined;
+  const quota = exchange.policy.quotas.find(({ name, hard }) => hard && over.includes(name));
+  if (quota === undefined) return undefined;
+  if (!exchange.policy.audit) return spentMeanwhile(quota, exchange.message!.method);
+  noteSpent(exchange, quota);
+  return undefined;
 }
 
 function tellWarnings(exchange: Permitted, usage: readonly Usage[], { warn }: QuotaPorts): void {

@@ -6,7 +6,7 @@ import type { JsonObject } from '../../protocol/message.ts';
 import type { Log } from '../../telemetry/log.ts';
 import type { Outcome, Stage } from '../compose.ts';
 import type { Exchange } from '../exchange.ts';
-import { describeReason, type Reason, toWire, type Wire } from '../reason.ts';
+import { describeReason, type Reason, ruleOf, toWire, type Wire } from '../reason.ts';
 
 export interface RescuePorts {
   readonly log: Log;
@@ -58,11 +58,7 @@ const BY_HEAD: ReadonlySet<Reason['kind']> = new Set([
 ]);
 
 function writeRefusal({ reply, request, era }: Exchange, wire: Wire, id: string | number | undefined): void {
-  const body = JSON.stringify(
-    wire.asToolError && id !== undefined
-      ? { jsonrpc: '2.0', id, result: toolErrorResult(wire, era) }
-      : { jsonrpc: '2.0', id: id ?? null, error: wire.error },
-  );
+  const body = refusalText(wire, era, id);
   reply.head(
     // A notification gets no JSON-RPC answer, so HTTP has to say no.
     wire.status === 200 && id === undefined ? 403 : wire.status,
@@ -75,6 +71,15 @@ function writeRefusal({ reply, request, era }: Exchange, wire: Wire, id: string 
     },
   );
   reply.end(body);
+}
+
+/** The refusal as a JSON-RPC message. */
+export function refusalText(wire: Wire, era: Exchange['era'], id: string | number | undefined): string {
+  return JSON.stringify(
+    wire.asToolError && id !== undefined
+      ? { jsonrpc: '2.0', id, result: toolErrorResult(wire, era) }
+      : { jsonrpc: '2.0', id: id ?? null, error: wire.error },
+  );
 }
 
 function toolErrorResult(wire: Wire, era: Exchange['era']): JsonObject {
@@ -91,16 +96,4 @@ async function findId(exchange: Exchange, reason: Reason, ports: RescuePorts): P
   if (BY_HEAD.has(reason.kind)) return undefined;
   if (reason.kind !== 'malformed') return ports.recoverId(exchange);
   return 'id' in reason.reason ? reason.reason.id : exchange.refusedId;
-}
-
-function ruleOf(reason: Reason): string | undefined {
-  switch (reason.kind) {
-    case 'hidden':
-    case 'forbidden':
-      return reason.rule;
-    case 'quota':
-      return reason.quota;
-    default:
-      return undefined;
-  }
 }
