@@ -85,7 +85,7 @@ const counted = {
     .enum(['refuse', 'toolError'])
     .default('refuse')
     .describe('refuse: HTTP 429. toolError: a tool result with isError, so that the model reads it.'),
-  hard: z.boolean().default(false).describe('A stream is cut off when what it brings is too much.'),
+  hard: z.boolean().default(false).describe('An answer that turns out to be too much is withheld, or cut off.'),
   warnAt: z
     .string()
     .regex(/^(?:[1-9]\d?|100)%$/, 'must be a share of the limit from 1% to 100%, for example 80%')

@@ -14,7 +14,7 @@ export interface QuotaStore<G extends Grant = Grant> {
   /** All of the charges or none of them. Never rejects: what becomes of a call when the store is away is the store's own matter. */
   reserve(charges: readonly Charge[]): Result<G, Spent> | Promise<Result<G, Spent>>;
   /**
-   * A stream goes on: this many tokens are known by now. Charges what goes beyond the reservation, and tells whether
+   * An answer goes on: this many tokens are known by now. Charges what goes beyond the reservation, and tells whether
    * some counter is over its limit by it.
    */
   progress(grant: G, tokens: number): { readonly over: readonly string[] };

@@ -136,6 +136,20 @@ test('an answer that is too much as one event is withheld', async (context) => {
   assert.deepEqual([line.decision, line.rule, line.rpcCode], ['limit', 'tokens', -31429]);
 });
 
+test('a stream whose head still waits to hear that there is such a tool has an error as every other', async (context) => {
+  const hiding = ', rules: [ { name: hide, deny: [ { server: main, tools: [drill] } ] } ]';
+  const { upstream, sidecar, records } = await opened(context, 'tokens: 100/h, hard: true', hiding);
+  upstream.answer = (seen, response) => {
+    if (seen.json.method !== 'tools/call')
+      return sendJson(response, { jsonrpc: '2.0', id: seen.json.id, result: { tools: [] } });
+    response.writeHead(200, { 'content-type': 'text/event-stream' });
+    response.end(event(textResult(seen.json.id, 5000), 'e1'));
+  };
+  const { status, json } = await askLegacy(sidecar.base, toolCall('any'));
+  assert.deepEqual([status, json.error.code], [429, -31429]);
+  assert.equal((await records('tools/call'))[0].rule, 'tokens');
+});
+
 test('an answer from memory is paid for as any other', async (context) => {
   const { upstream, sidecar, records } = await opened(context, 'tokens: 2000/h, hard: true');
   upstream.answer = (seen, response) =>

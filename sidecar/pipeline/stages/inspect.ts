@@ -167,6 +167,8 @@ async function relayStream(exchange: Answered, ports: InspectPorts): Promise<Out
         if (state.late.length > 0) bytes = (await chargeLate(exchange, ports, frame, state)) ?? bytes;
         streamed += frame.data?.length ?? 0;
         const spent = isEmpty(frame) ? undefined : spendOn(exchange, streamed);
+        // The answer itself is withheld: it is still to come, for whoever takes the stream up again.
+        if (spent !== undefined) exchange.answered = wasAnswered;
         if (held !== undefined) {
           const absent = absentIn(exchange, ports.catalog, frame);
           if (absent !== undefined) return absent;
@@ -178,7 +180,6 @@ async function relayStream(exchange: Answered, ports: InspectPorts): Promise<Out
           open();
         }
         if (spent !== undefined) {
-          exchange.answered = wasAnswered;
           answer.cancel();
           broken = spent;
           break reading;
