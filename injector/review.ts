@@ -10,7 +10,7 @@
 import { err, ok, type Result } from '../policies/result.ts';
 import type { Mode } from './container.ts';
 import type { Group } from './group.ts';
-import { INJECT } from './names.ts';
+import { INJECT, STATUS } from './names.ts';
 import type { InjectorOptions } from './options.ts';
 import { inject } from './patch.ts';
 import { annotationsOf, serviceAccountOf } from './pod.ts';
@@ -102,6 +102,9 @@ function answer(request: Raw, cluster: Cluster): Answer {
       400,
     );
 
+  const excess = excessOf(pod);
+  if (excess !== undefined) return deny(outcomeOf('denied', excess, { refusal: 'shape' }), 400);
+
   const groups = cluster.groupsIn(namespace);
   if (groups === undefined)
     return deny(
@@ -132,6 +135,21 @@ function answer(request: Raw, cluster: Cluster): Answer {
       );
     }
   }
+}
+
+const LIST_MAX = 1_000;
+const STATUS_MAX = 64 * 1024;
+
+/** Names are looked for in one list for each of another, and a review is anybody's text: seconds a reply otherwise. */
+function excessOf(pod: Raw): string | undefined {
+  const spec = rawAt(pod, 'spec');
+  for (const key of ['containers', 'initContainers', 'ephemeralContainers', 'volumes'])
+    if (rawList(spec[key]).length > LIST_MAX) return `the pod has more than ${LIST_MAX} ${key}`;
+  const annotations = annotationsOf(pod);
+  if (Object.keys(annotations).length > LIST_MAX) return `the pod has more than ${LIST_MAX} annotations`;
+  if (String(annotations[STATUS] ?? '').length > STATUS_MAX)
+    return `the annotation ${STATUS} was not written by the injector: it is longer than ${STATUS_MAX / 1024} KiB`;
+  return undefined;
 }
 
 function isPodBeingMade(request: Raw): boolean {

@@ -38,6 +38,8 @@ const KNOWN = new Set([INJECT, GROUP, EXCLUDE_CONTAINERS, STATUS, CLIENT_CONFIG,
 const DEFAULT_PORT = 4180;
 const DEFAULT_HEALTH_PORT = 4182;
 const LOG_LEVELS = ['debug', 'info', 'warn', 'error'] as const;
+/** Each is looked for among all containers, and a review is anybody's text. */
+const EXCLUDED_MAX = 100;
 /** RFC 1123 label. */
 const LABEL = /^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/;
 
@@ -88,6 +90,8 @@ export function readSettings(annotations: Raw, options: InjectorOptions): Result
       .map((name) => name.trim())
       .filter(Boolean),
   };
+  if (settings.excluded.length > EXCLUDED_MAX)
+    problems.push(`the annotation ${EXCLUDE_CONTAINERS} names more than ${EXCLUDED_MAX} containers`);
   for (const kind of ['cpu', 'memory'] as const)
     if (parseQuantity(settings.requests[kind])! > parseQuantity(settings.limits[kind])!)
       problems.push(
