@@ -88,8 +88,8 @@ export function uninject(pod: Raw): Raw {
     if (Array.isArray(spec[list])) spec = { ...spec, [list]: rawList(spec[list]).map(restore) };
   }
 
-  let left = annotationsOf(pod);
-  for (const name of [...annotations, STATUS]) left = without(left, name);
+  const added = new Set([...annotations, STATUS]);
+  const left = Object.fromEntries(Object.entries(annotationsOf(pod)).filter(([name]) => !added.has(name)));
   const bare = { ...pod, spec };
   const isEmpty = Object.keys(left).length === 0;
   const metadata = rawAt(pod, 'metadata');
