@@ -67,14 +67,16 @@ export function suggest(needs: Needs): Suggestion {
   const rules: SuggestedRule[] = [];
   const leftOut: { need: Need; why: string }[] = [];
   const nameOf = uniqueNames();
+  const refused = new Set(needs.all.filter((need) => need.refused.count > 0).map((need) => keyOf(need)));
   for (const need of needs.all) {
     if (need.through.count === 0) continue;
-    if (need.refused.count === 0 && isAgentKey(need.agent) && isServerName(need.server) && isExact(need)) {
+    const exactly = isExact(need, refused);
+    if (need.refused.count === 0 && isAgentKey(need.agent) && isServerName(need.server) && exactly) {
       listIn(exact, need.agent).push(need);
       continue;
     }
     const rule: SuggestedRule | { readonly why: string } = isServerName(need.server)
-      ? ruleFor(need, nameOf)
+      ? ruleFor(need, exactly, nameOf)
       : { why: 'its server has a name that no server of a sidecar can have' };
     if ('why' in rule) leftOut.push({ need, why: rule.why });
     else rules.push(rule);
@@ -186,14 +188,18 @@ function selectorsOf(needs: readonly Need[]): SuggestedSelector[] {
   });
 }
 
-function ruleFor(need: Need, nameOf: (name: string) => string): SuggestedRule | { readonly why: string } {
+function ruleFor(
+  need: Need,
+  exactly: boolean,
+  nameOf: (name: string) => string,
+): SuggestedRule | { readonly why: string } {
   const { agent, server, matter, through, refused } = need;
   const separation = refused.count === 0 ? { condition: undefined, example: {} } : separate(through, refused);
   if (separation === undefined)
     return { why: 'some calls were let through and some refused, and nothing recorded tells them apart' };
   const conditions = [
     `agent.name == ${celText(agent)}`,
-    ...(isExact(need) ? [] : [exactCondition(need)]),
+    ...(exactly ? [] : [exactCondition(need)]),
     ...(separation.condition === undefined ? [] : [separation.condition]),
   ];
   const when = conditions.join(' && ');
@@ -218,9 +224,17 @@ function isServerName(name: string): boolean {
   return /^[a-z0-9][a-z0-9-]{0,62}$/.test(name);
 }
 
-/** The name as a glob matches itself and nothing else. */
-function isExact({ matter }: Need): boolean {
-  return spellingsOf(matter).every((name) => isLiteral(name));
+/**
+ * The name as a glob matches itself and nothing else. That of a resource matches its normal form too, which must not have
+ * been refused.
+ */
+function isExact(need: Need, refused: ReadonlySet<string>): boolean {
+  const spellings = spellingsOf(need.matter);
+  return spellings.every((name) => isLiteral(name) && (name === need.matter.name || !refused.has(keyOf(need, name))));
+}
+
+function keyOf({ agent, server, matter }: Need, name = matter.name): string {
+  return JSON.stringify([agent, server, matter.kind, name]);
 }
 
 function isLiteral(name: string): boolean {

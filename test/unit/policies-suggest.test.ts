@@ -164,6 +164,23 @@ describe('a suggested policy', () => {
     );
   });
 
+  it('does not allow a resource by another spelling where its normal form was refused', () => {
+    const { roles, rules } = suggested(READ('file:///%41'), READ('file:///A', REFUSED)) as {
+      roles: object;
+      rules: readonly { allow: readonly object[]; when: string }[];
+    };
+    assert.deepEqual(roles, {});
+    assert.deepEqual(
+      rules.map(({ allow, when }) => [allow, when]),
+      [
+        [
+          [{ server: 'github', resources: ['file:///%41', 'file:///A'] }],
+          'agent.name == "triage" && (method == "resources/read" && body.params.uri == "file:///%41")',
+        ],
+      ],
+    );
+  });
+
   it('puts what was let through for some calls and refused for others under a condition', () => {
     const { rules, roles, leftOut } = suggest(
       needsOf([{ args: { n: 1 } }, { args: { n: 2 }, ...REFUSED }, { tool: 'other' }]),
