@@ -24,6 +24,7 @@ import type { Credential } from './credentials/credential.ts';
 import { createIdentities, type Identities } from './identity/create.ts';
 import { openListeners } from './listeners.ts';
 import { LockReload } from './lock-reload.ts';
+import { Admission } from './pipeline/admission.ts';
 import { AnswerCache } from './pipeline/answer-cache.ts';
 import { ArgumentSchemas } from './pipeline/argument-schema.ts';
 import { type Next, type Stack, stack } from './pipeline/compose.ts';
@@ -34,7 +35,7 @@ import { createMemoryPressure } from './pipeline/memory-pressure.ts';
 import { argumentsJson } from './pipeline/recorded-arguments.ts';
 import { HttpReply } from './pipeline/reply.ts';
 import { createSessions } from './pipeline/sessions.ts';
-import { Admission, admit } from './pipeline/stages/admit.ts';
+import { admit } from './pipeline/stages/admit.ts';
 import { authorize } from './pipeline/stages/authorize.ts';
 import { cache } from './pipeline/stages/cache.ts';
 import { credential } from './pipeline/stages/credential.ts';
@@ -144,8 +145,6 @@ export function buildPipeline(house: House): Stack<Exchange, never> {
       .push(
         'admit',
         admit(house.admission, {
-          limits,
-          isShared: sharesPlaces(config),
           memoryPressure: createMemoryPressure(monotonic),
           auditFailing: () => house.audit.failing(),
         }),
@@ -202,7 +201,7 @@ export function buildPipeline(house: House): Stack<Exchange, never> {
       // Each try carries the token of its moment, and nothing of the agent's own.
       .push('credential', credential(credentials))
       // Sends what the permit holds.
-      .push('forward', forward({ now: monotonic }))
+      .push('forward', forward({ now: monotonic, leftBehindMs: config.timeouts.total }))
       // Sees every byte that goes back.
       .push(
         'inspect',
@@ -269,7 +268,7 @@ export async function startSidecar(
 
   const quotas = await openQuotas(loaded, log);
   opened.push(() => quotas.store.close());
-  const admission = new Admission();
+  const admission = new Admission(config.limits, sharesPlaces(config));
   const breakers: Breakers = new Map();
   const drain = new EventTarget();
   const handle = buildPipeline({
@@ -358,7 +357,7 @@ export async function startSidecar(
         .whenIdle()
         .then(() => Promise.all(listeners.value.map((listener) => listener.flushed())));
       await Promise.race([finished, delay(config.drain.grace, undefined, { ref: false })]);
-      audit.value.record({ event: 'sidecar.stopped', unfinished: admission.inFlight + admission.streams });
+      audit.value.record({ event: 'sidecar.stopped', unfinished: admission.taken });
       await closeAll();
     },
   });

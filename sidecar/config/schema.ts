@@ -562,7 +562,12 @@ export function sidecarYaml(folder: string) {
         connect: duration('10ms', '5m', '5s', 'Until the connection to the server stands.'),
         headers: duration('10ms', '24h', '2m', 'From the request until the head of the answer.'),
         idle: duration('10ms', '24h', '5m', 'Between two chunks of an answer; the only one for streams.'),
-        total: duration('10ms', '24h', '15m', 'Whole exchange, except streams.'),
+        total: duration(
+          '10ms',
+          '24h',
+          '15m',
+          'Whole exchange, except streams; and how long a request of the 2025 eras runs on when its agent has gone.',
+        ),
       })
       .prefault({}),
     limits: z
@@ -572,7 +577,7 @@ export function sidecarYaml(folder: string) {
         batch: count(1, 1000, 50, 'Messages in one batch (2025-03-26).'),
         headersBytes: size('4KiB', '256KiB', '16KiB', 'Bytes of the headers of one request.'),
         connections: count(1, 100_000, 1024, 'Open connections of agents.'),
-        inFlight: count(1, 100_000, 512, 'Requests under way at a time.'),
+        inFlight: count(1, 100_000, 512, 'Requests under way at a time, each message of a batch one.'),
         streams: count(1, 100_000, 1024, 'Open event streams.'),
         event: size('1KiB', '256MiB', '4MiB', 'Bytes of one event of a stream.'),
         response: size('1KiB', '1GiB', '16MiB', 'Bytes of one answer that must be read as a whole, such as a list.'),

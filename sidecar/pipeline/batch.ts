@@ -2,11 +2,14 @@
  * A JSON-RPC batch of revision 2025-03-26, judged element by element: each element goes through the inner pipeline as
  * an exchange of its own (own permit, quota, audit line, span), and their answers are put together again here.
  *
- * The answer is one event stream when any element's answer is one, and a JSON array otherwise.
+ * Elements run at the same time as far as there are places (`limits.inFlight`), each of its own, and in turn otherwise:
+ * a batch is served whole however few there are. The answer is one event stream when any element's answer is one, and
+ * a JSON array otherwise.
  */
 
 import type { Message } from '../protocol/message.ts';
 import { createFrameSplitter, encodeEvent } from '../protocol/sse.ts';
+import type { Place } from './admission.ts';
 import type { Next } from './compose.ts';
 import { Exchange, type Parsed, type Trace } from './exchange.ts';
 import type { Reply } from './reply.ts';
@@ -26,8 +29,9 @@ export async function runBatch(
 ): Promise<void> {
   const merge = new BatchMerge(exchange.reply, answerBytesMax);
   const expected = messages.filter((message) => message.kind === 'request').length;
-  await Promise.all(
-    messages.map(async (message) => {
+  const waiting = messages.values();
+  const runInTurn = async (place: Place | undefined) => {
+    for (const message of waiting) {
       const reply = new ElementReply(merge, message.id);
       const element = Object.assign(new Exchange(exchange.request, reply, exchange.startedAt, exchange.started), {
         route: exchange.route,
@@ -36,14 +40,31 @@ export async function runBatch(
         protocolVersion: exchange.protocolVersion,
         upstreamSessionId: exchange.upstreamSessionId,
         sessionHash: exchange.sessionHash,
+        place,
         trace: traceOf(message),
         message,
         bytesIn: message.bytes.length,
       });
       await perElement(element);
-    }),
-  );
+    }
+  };
+  const others = placesFor(exchange, messages.length - 1);
+  await Promise.all([
+    runInTurn(exchange.place),
+    ...others.map((place) => runInTurn(place).finally(() => place.leave())),
+  ]);
   merge.finish(expected > 0);
+}
+
+/** As many places more as there are, and not more than `count`. */
+function placesFor({ place }: Parsed, count: number): Place[] {
+  const places: Place[] = [];
+  while (place !== undefined && places.length < count) {
+    const another = place.another();
+    if (!another.ok) break;
+    places.push(another.value);
+  }
+  return places;
 }
 
 class BatchMerge {

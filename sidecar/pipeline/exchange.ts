@@ -12,7 +12,7 @@ import type { Caller } from '../identity/identify.ts';
 import type { Era, Message } from '../protocol/message.ts';
 import type { CountedBy } from '../quota/tokens.ts';
 import type { Upstream, UpstreamFailure, UpstreamResponse } from '../upstream/upstream.ts';
-import type { Outcome } from './compose.ts';
+import type { Place } from './admission.ts';
 import type { Permit } from './permit.ts';
 import type { Reason } from './reason.ts';
 import type { Reply } from './reply.ts';
@@ -84,10 +84,8 @@ export class Exchange {
   policyVersion: string | undefined = undefined;
   permit: Permit | undefined = undefined;
 
-  /** Takes a place of this agent's share; set by `admit`, which does not know the agent yet. */
-  enterAs: ((agent: string) => Outcome) | undefined = undefined;
-  /** Moves the exchange from the request limit to the stream limit; set by `admit`. */
-  becomeStream: (() => Outcome) | undefined = undefined;
+  /** What it takes of the limits. Set by `admit`; elements of a batch that run one after the other have the same. */
+  place: Place | undefined = undefined;
 
   /** Set by `route` for the attempt under way: `forward` tells it what became of the server. */
   attempt: Attempt | undefined = undefined;

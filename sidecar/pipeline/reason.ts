@@ -209,6 +209,8 @@ function malformed(reason: MalformedReason): Wire {
     case 'notJsonRpc':
     case 'batchRefused':
       return refusal(400, -32600, `Invalid request: ${reason.detail}`);
+    case 'methodUnknown':
+      return refusal(200, -32601, `Method not found: ${reason.method} is of revision 2026-07-28`);
     case 'headerMismatch':
       return refusal(400, -32020, `Header mismatch: ${reason.detail}`);
     case 'unsupportedVersion':

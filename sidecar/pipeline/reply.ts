@@ -31,6 +31,8 @@ export class HttpReply implements Reply {
     response.on('close', () => {
       this.gone = !response.writableFinished;
     });
+    // Each element of a batch may wait for the agent to read on, or to leave.
+    response.setMaxListeners(0);
     // Without a listener a reset connection is an uncaught exception.
     response.on('error', ignore);
     request.on('error', ignore);

@@ -21,6 +21,9 @@ export const ASSUMED_VERSION = '2025-03-26';
 /** The only revision with JSON-RPC batches (basic/index; removed in 2025-06-18). */
 export const BATCH_VERSION = '2025-03-26';
 
+/** Opens a stream (2026-07-28 only; the era before has GET). */
+export const LISTEN_METHOD = 'subscriptions/listen';
+
 /** `_meta` keys of the 2026-07-28 envelope (basic/index, `_meta`). */
 export const VERSION_KEY = 'io.modelcontextprotocol/protocolVersion';
 export const CAPABILITIES_KEY = 'io.modelcontextprotocol/clientCapabilities';

@@ -6,7 +6,9 @@
  * is wrong in two ways is answered alike with and without the sidecar.
  *
  * Left to the server, deliberately: methods it may not know, capabilities it may need, `Accept`, and the values inside
- * the envelope that the sidecar does not act on.
+ * the envelope that the sidecar does not act on. But `subscriptions/listen` is refused to the era that does not have it:
+ * it opens a stream, and what is known of such a stream (how it ends, that it ends with its agent) is only true of the
+ * era that does.
  */
 import { err, ok, type Result } from '../../policies/result.ts';
 import {
@@ -16,6 +18,7 @@ import {
   hasClaim,
   isModernVersion,
   LEGACY_VERSIONS,
+  LISTEN_METHOD,
   MODERN_VERSIONS,
   VERSION_KEY,
 } from './eras.ts';
@@ -184,16 +187,16 @@ export function classify(parsed: ParsedBody, headers: ProtocolHeaders): Result<C
   return ok({ era: 'modern', protocolVersion: inbound.claimed ?? version });
 }
 
-function classifyLegacy({ id }: Message, version: string | undefined): Result<Classified, MalformedReason> {
-  if (version === undefined) return ok({ era: 'legacy', protocolVersion: ASSUMED_VERSION });
-  if (!LEGACY_VERSIONS.includes(version)) {
+function classifyLegacy({ id, method }: Message, version: string | undefined): Result<Classified, MalformedReason> {
+  if (version !== undefined && !LEGACY_VERSIONS.includes(version)) {
     return err({ kind: 'unsupportedVersion', requested: version, supported: LEGACY_VERSIONS, id, era: 'legacy' });
   }
-  return ok({ era: 'legacy', protocolVersion: version });
+  if (method === LISTEN_METHOD) return err({ kind: 'methodUnknown', method, id });
+  return ok({ era: 'legacy', protocolVersion: version ?? ASSUMED_VERSION });
 }
 
 function classifyBatch(messages: readonly Message[], version: string | undefined): Result<Classified, MalformedReason> {
-  if (messages.some(({ meta }) => hasClaim(meta))) {
+  if (messages.some(({ meta, method }) => hasClaim(meta) || method === LISTEN_METHOD)) {
     return err({ kind: 'batchRefused', detail: 'a batch must not hold messages of revision 2026-07-28 or later' });
   }
   if (version !== undefined && version !== BATCH_VERSION) {

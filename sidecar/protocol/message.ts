@@ -62,6 +62,8 @@ export type MalformedReason =
   | { readonly kind: 'lookalikeKey'; readonly key: string; readonly looksLike: string }
   | { readonly kind: 'notJsonRpc'; readonly detail: string; readonly id: string | number | undefined }
   | { readonly kind: 'batchRefused'; readonly detail: string }
+  /** A method that the era of the message does not have. */
+  | { readonly kind: 'methodUnknown'; readonly method: string; readonly id: string | number | undefined }
   | { readonly kind: 'headerMismatch'; readonly detail: string; readonly id: string | number | undefined }
   | {
       readonly kind: 'unsupportedVersion';

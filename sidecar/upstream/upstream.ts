@@ -18,7 +18,7 @@ export interface UpstreamRequest {
   readonly principal: string;
   /** The upstream's own session id (already unsealed), of the 2025 eras. */
   readonly sessionId: string | undefined;
-  /** Aborted when the agent has gone. `undefined` where the era says that the request runs on without it. */
+  /** Aborted when nobody waits for the answer any more: the agent has gone, and where its era lets the request run on, for long. */
   readonly signal: AbortSignal | undefined;
 }
 

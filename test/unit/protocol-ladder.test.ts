@@ -21,6 +21,7 @@ const INITIALIZE = {
   method: 'initialize',
   params: { protocolVersion: '2025-06-18', capabilities: {}, clientInfo: { name: 'a', version: '1' } },
 };
+const LISTEN = { jsonrpc: '2.0', id: 1, method: 'subscriptions/listen', params: { notifications: {} } };
 const RESPONSE = { jsonrpc: '2.0', id: 1, result: {} };
 
 const withMeta = (body: { method: string; params?: object }, meta: object) => ({
@@ -291,6 +292,23 @@ const OWN_CASES: Readonly<Record<string, Case>> = {
   'a batch of 2025-03-26': { body: [LIST], headers: { protocolVersion: '2025-03-26' }, expected: 'legacy' },
   'a batch of 2025-06-18': { body: [LIST], headers: { protocolVersion: '2025-06-18' }, expected: 'batchRefused' },
   'a batch of 2026-07-28': { body: [LIST], headers: { protocolVersion: MODERN }, expected: 'batchRefused' },
+  'a batch with subscriptions/listen': { body: [LIST, LISTEN], headers: {}, expected: 'batchRefused' },
+  'subscriptions/listen in the legacy era': {
+    body: LISTEN,
+    headers: { protocolVersion: '2025-11-25' },
+    expected: 'methodUnknown',
+  },
+  'subscriptions/listen that does not say its revision': { body: LISTEN, headers: {}, expected: 'methodUnknown' },
+  'subscriptions/listen of a revision nobody knows': {
+    body: LISTEN,
+    headers: { protocolVersion: '2024-01-01' },
+    expected: 'unsupportedVersion',
+  },
+  'subscriptions/listen of 2026-07-28': {
+    body: withMeta(LISTEN, ENVELOPE),
+    headers: { protocolVersion: MODERN, method: LISTEN.method },
+    expected: 'modern',
+  },
   'a batch with a modern element': { body: [LIST, CALL], headers: {}, expected: 'batchRefused' },
   'a task': {
     body: withMeta({ ...LIST, method: 'tasks/get', params: { taskId: 'a' } }, ENVELOPE),

@@ -4,26 +4,23 @@
  */
 import { spliceTrace } from '../../protocol/splice.ts';
 import type { UpstreamFailure, UpstreamResponse } from '../../upstream/upstream.ts';
-import type { Outcome, Stage } from '../compose.ts';
+import type { Next, Outcome, Stage } from '../compose.ts';
 import type { Answered, Attempted, Outgoing } from '../exchange.ts';
 import type { Reason } from '../reason.ts';
-import type { Reply } from '../reply.ts';
 import { RunningRequests } from '../running-requests.ts';
 
 export interface ForwardPorts {
   /** Monotonic clock, milliseconds. */
   readonly now: () => number;
+  /** How long a request of the 2025 eras may run on when its agent has gone. */
+  readonly leftBehindMs: number;
 }
 
-export function forward({ now }: ForwardPorts): Stage<Attempted, Answered> {
+export function forward({ now, leftBehindMs }: ForwardPorts): Stage<Attempted, Answered> {
   const running = new RunningRequests();
-  return async (exchange, next): Promise<Outcome> => {
-    const { permit, route, era, trace, reply } = exchange;
+  const sendWhile = async (exchange: Attempted, signal: AbortSignal, next: Next<Answered>): Promise<Outcome> => {
+    const { permit, route, era, trace } = exchange;
     const { message } = permit;
-    // 2026-07-28: closing the response stream cancels the request. The 2025 eras say that it does not, so there only a
-    // stream that carries nothing but the server's own messages ends with its reader.
-    const signal = era === 'modern' || message === undefined ? abortWith(reply) : undefined;
-    if (signal?.aborted === true) return { kind: 'aborted', detail: 'the agent has gone before anything was sent' };
 
     const outgoing: Outgoing = {
       startedAt: now(),
@@ -66,6 +63,38 @@ export function forward({ now }: ForwardPorts): Stage<Attempted, Answered> {
       answer.cancel();
     }
   };
+
+  return async (exchange, next): Promise<Outcome> => {
+    const { signal, forget } = watchAgent(exchange, leftBehindMs);
+    if (signal.aborted) return { kind: 'aborted', detail: 'the agent has gone before anything was sent' };
+    try {
+      return await sendWhile(exchange, signal, next);
+    } finally {
+      forget();
+    }
+  };
+}
+
+/**
+ * The signal ends the exchange when nobody waits for it any more. 2026-07-28: closing the response stream cancels the
+ * request. The 2025 eras say that it does not, so there a request runs on, where it takes no place of those who are here
+ * and not for ever; a stream that carries nothing but the server's own messages ends with its reader.
+ */
+function watchAgent({ era, permit, reply, place }: Attempted, leftBehindMs: number) {
+  const abort = new AbortController();
+  const mayRunOn = era === 'legacy' && permit.message !== undefined;
+  let isOver = false;
+  let timer: NodeJS.Timeout | undefined;
+  reply.onGone(() => {
+    if (isOver) return;
+    if (mayRunOn && place?.move('leftBehind') === undefined) timer = setTimeout(() => abort.abort(), leftBehindMs);
+    else abort.abort();
+  });
+  const forget = () => {
+    isOver = true;
+    clearTimeout(timer);
+  };
+  return { signal: abort.signal, forget };
 }
 
 /** An answer says that the server is well unless it is none, breaks off, or says itself that the server is not. */
@@ -77,12 +106,6 @@ function tellBreaker({ attempt, reply }: Attempted, status: number, outcome: Out
 }
 
 const UNWELL: ReadonlySet<Reason['kind']> = new Set(['upstreamGarbage', 'upstreamTimeout', 'unavailable']);
-
-function abortWith(reply: Reply): AbortSignal {
-  const abort = new AbortController();
-  reply.onGone(() => abort.abort());
-  return abort.signal;
-}
 
 /** Responses of the agent (to sampling, elicitation, roots) carry no `params`, so no trace context either. */
 function bodyOf(message: NonNullable<Attempted['message']>, trace: Attempted['trace']): Buffer {

@@ -20,7 +20,7 @@ export function identify({ methods, challenge }: IdentifyPorts): Stage<Routed, I
       const answer = method.identify(request);
       const found: Identification = answer instanceof Promise ? await answer : answer;
       if (found.kind === 'known')
-        return exchange.enterAs?.(found.caller.agent) ?? next(withCaller(exchange, found.caller));
+        return exchange.place?.enterAs(found.caller.agent) ?? next(withCaller(exchange, found.caller));
       if (found.kind === 'refused')
         return { kind: 'unidentified', challenge: challenge(request), detail: `${method.type}: ${found.detail}` };
     }

@@ -7,6 +7,7 @@
 import { randomFillSync } from 'node:crypto';
 import type { IncomingHttpHeaders } from 'node:http';
 import { err, ok, type Result } from '../../../policies/result.ts';
+import { LISTEN_METHOD } from '../../protocol/eras.ts';
 import { classify } from '../../protocol/ladder.ts';
 import type { JsonObject, MalformedReason, Message } from '../../protocol/message.ts';
 import { parseBody } from '../../protocol/parse.ts';
@@ -95,14 +96,20 @@ export function parse(ports: ParsePorts): Stage<Identified, Parsed> {
     const unknown = openSession(exchange, sessions);
     if (unknown !== undefined) return unknown;
     if (parsed.value.kind === 'single') {
-      if (parsed.value.message.method === 'subscriptions/listen') {
-        const full = exchange.becomeStream?.();
+      if (parsed.value.message.method === LISTEN_METHOD) {
+        // A POST that turns out to be a stream once its body is read.
+        const full = exchange.place?.move('streams');
         if (full !== undefined) return full;
       }
       return next(exchange as Parsed);
     }
     exchange.isBatch = true;
-    await runBatch(exchange as Parsed, parsed.value.messages, traceOf, ports.perElement(next), limits.batchAnswerBytes);
+    const perElement = ports.perElement((element) => {
+      // It has waited for a place, and nobody waits for it any more.
+      if (element.reply.gone) return { kind: 'aborted', detail: 'the agent has gone before this was begun' };
+      return next(element);
+    });
+    await runBatch(exchange as Parsed, parsed.value.messages, traceOf, perElement, limits.batchAnswerBytes);
     return undefined;
   };
 }
