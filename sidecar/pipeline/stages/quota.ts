@@ -7,6 +7,7 @@ import { amountOf, priceOf } from '../../../policies/budget.ts';
 import type { Charge, Usage } from '../../../policies/charge.ts';
 import { amountFor, chargesOf } from '../../../policies/charges.ts';
 import type { CompiledPolicy, CompiledQuota } from '../../../policies/policy.ts';
+import { withBoundedKeys } from '../../quota/bounded-keys.ts';
 import type { Grant, QuotaStore } from '../../quota/store.ts';
 import { estimateTokens, type TokenCounter } from '../../quota/tokens.ts';
 import type { Outcome, Stage } from '../compose.ts';
@@ -29,7 +30,7 @@ export function quota(ports: QuotaPorts): Stage<Permitted, Permitted> {
     if (message === undefined || target === undefined || call === undefined) return next(exchange);
 
     estimateArguments(exchange);
-    const charges = chargesOf(policy, subject, target, call, exchange.tokensIn ?? 0);
+    const charges = withBoundedKeys(chargesOf(policy, subject, target, call, exchange.tokensIn ?? 0));
     if (charges.length === 0) return policy.prices.length === 0 ? next(exchange) : priceAfter(exchange, ports, next);
 
     const reserving = ports.store.reserve(charges);
