@@ -2,6 +2,7 @@
  * What a call is charged, as plain data: the arithmetic in memory (quota.ts) and a store elsewhere (Redis) are handed
  * the same. Types only.
  */
+import type { Period } from './budget.ts';
 
 /** `calls`, `tokens`, `cost` (millionths of the unit that prices are in), `concurrent` (calls under way). */
 export type Dimension = 'calls' | 'tokens' | 'cost' | 'concurrent';
@@ -13,15 +14,18 @@ export interface Charge {
   readonly dimension: Dimension;
   /** Names the counter: two different sets of quota, bound and key values never share it. */
   readonly key: string;
-  /** Names the counter that the agent's keys share when it has too many. */
-  readonly surplusKey: string;
+  /**
+   * Names the counter that the agent's keys share when it has too many. `undefined`: no part of the key is the agent's to
+   * choose, so that there cannot be too many, and it always has its own.
+   */
+  readonly surplusKey: string | undefined;
   /** Who brings the key up. */
   readonly agent: string;
   readonly limit: number;
   /** A sliding window, in milliseconds; 0 where `period` says otherwise, and for `concurrent`. */
   readonly windowMs: number;
   /** A calendar window in UTC, for budgets. */
-  readonly period: 'day' | 'month' | undefined;
+  readonly period: Period | undefined;
   /** What the call costs whatever it brings back. */
   readonly base: number;
   /** And what each token costs: 1 for `tokens`, the price in millionths for `cost`, 0 otherwise. */

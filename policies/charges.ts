@@ -33,7 +33,7 @@ export function chargesOf(
   const price = priceOf(policy.prices, target);
   const surplus = JSON.stringify({ agent: subject.agent.name });
   const charges: Charge[] = [];
-  for (const { name, condition, key, warnAt, bounds } of policy.quotas) {
+  for (const { name, condition, key, isKeyChosen, warnAt, bounds } of policy.quotas) {
     if (isExcluded(condition?.stable, variables) || isExcluded(condition?.perCall, variables)) continue;
     const values = JSON.stringify(key.map((part) => keyValue(part, subject, target, call, variables)));
     for (const { dimension, limit, windowMs, period, keyPrefix } of bounds) {
@@ -43,7 +43,7 @@ export function chargesOf(
         quota: name,
         dimension,
         key: keyPrefix + values,
-        surplusKey: keyPrefix + surplus,
+        surplusKey: isKeyChosen ? keyPrefix + surplus : undefined,
         agent: subject.agent.name,
         limit,
         windowMs,

@@ -61,10 +61,17 @@ export function compilePrice({
   };
 }
 
+/**
+ * The agent's to choose, as expressions are. Servers, agents and groups are those of the configuration, and users those
+ * that an identity method vouches for.
+ */
+const CHOSEN: ReadonlySet<KeyPart> = new Set(['session', 'tool'] as const);
+
 function common({ name, when, key, onLimit, hard, warnAt }: Omit<Budget, 'cost'>) {
   return {
     name,
     condition: when === undefined ? undefined : compiled(compileCondition(when)),
+    isKeyChosen: key.some((part) => typeof part !== 'string' || CHOSEN.has(part)),
     key: key.map((part): KeyPart => (typeof part === 'string' ? part : { of: compiled(compileValue(part.cel)) })),
     onLimit,
     hard,

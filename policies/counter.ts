@@ -22,7 +22,7 @@ export interface Window {
 }
 
 export interface Counter extends Window {
-  /** Who brought up the key; `undefined` for a counter of a surplus. */
+  /** Who brought up the key; `undefined` for a counter of a surplus, and for a key that no agent chooses. */
   readonly agent: string | undefined;
   /** What was spent in slot n lies at `n % RING`, for the last RING slots. `undefined` where the window does not slide. */
   readonly ring: Float64Array | undefined;

@@ -1,6 +1,7 @@
 /**
  * A compiled policy: what compile.ts makes and decide.ts, quota.ts and redact.ts read. Types only.
  */
+import type { Period } from './budget.ts';
 import type { Condition, ValueExpression } from './cel.ts';
 import type { Dimension } from './charge.ts';
 import type { Glob } from './glob.ts';
@@ -91,6 +92,8 @@ export interface CompiledQuota {
   readonly kind: 'quota' | 'budget';
   readonly condition: Condition | undefined;
   readonly key: readonly KeyPart[];
+  /** Some part of the key is the agent's to choose: it may bring up as many as it likes. */
+  readonly isKeyChosen: boolean;
   /** How a refusal is told: as an HTTP status, or as a tool result that the model reads. */
   readonly onLimit: 'refuse' | 'toolError';
   /** A stream may be cut off when what it brings is too much. */
@@ -103,7 +106,7 @@ export interface CompiledQuota {
 
 /** See charge.ts. */
 export interface Bound extends Rate {
-  readonly period: 'day' | 'month' | undefined;
+  readonly period: Period | undefined;
   readonly dimension: Dimension;
   readonly keyPrefix: string;
 }

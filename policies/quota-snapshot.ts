@@ -4,6 +4,7 @@
  * Restored, nothing that was spent is forgotten while it still counts, and no quota is frozen: where the data come from
  * the future, since the clock was ahead, what they hold counts as spent now. Calls that were under way are over.
  */
+import type { Period } from './budget.ts';
 import { advance, amountsIn, change, RING, slotAt, type Window } from './counter.ts';
 import { addCounter, createQuotaState, type QuotaState } from './quota.ts';
 import { WINDOW_MAX_MS } from './rate.ts';
@@ -20,10 +21,10 @@ export interface QuotaSnapshot {
 
 interface SavedCounter {
   readonly key: string;
-  /** `null` for a counter of a surplus. */
+  /** `null` for a counter that is nobody's: of a surplus, or of a key that no agent chooses. */
   readonly agent: string | null;
   readonly windowMs: number;
-  readonly period: 'day' | 'month' | null;
+  readonly period: Period | null;
   /** Slot and amount. */
   readonly grants: readonly (readonly [number, number])[];
 }

@@ -10,9 +10,11 @@
  * What a stream brings counts from when it comes. What turns out at the end counts from where the call was charged last;
  * once that has left the window, what is too little counts from now, and what is too much is nobody's any more.
  *
- * Bounded: 61 numbers a key, {@link KEYS_MAX} keys, of which one agent brings up {@link KEYS_PER_AGENT_MAX}; keys whose
- * window has passed make room. Beyond that an agent's new keys share one counter a bound, so that whoever invents names
- * spends his own quota and nobody else's. They share it until all of it has left the window: no quota starts anew.
+ * Bounded: 61 numbers a key, {@link KEYS_MAX} keys that agents choose, of which one brings up {@link KEYS_PER_AGENT_MAX};
+ * keys whose window has passed make room. Beyond that an agent's new keys share one counter a bound, so that whoever
+ * invents names spends his own quota and nobody else's. They share it until all of it has left the window: no quota starts
+ * anew. Keys that no agent chooses are as many as the configuration makes them, and always have their own counters: what
+ * agents share they share whatever each has invented.
  */
 import type { Charge, Spent, Usage } from './charge.ts';
 import { amountFor } from './charges.ts';
@@ -33,11 +35,11 @@ export const KEYS_MAX = 10_000;
 export const KEYS_PER_AGENT_MAX = 1000;
 
 export interface QuotaState {
-  /** Keys in all; and as many counters of surpluses. */
+  /** Keys that agents choose, in all; and as many counters that are nobody's, unless keys that none chooses are more. */
   readonly keysMax: number;
   readonly keysPerAgentMax: number;
   readonly counters: Map<string, Counter>;
-  /** How many of the counters each agent brought up; those of surpluses are under `undefined`. */
+  /** How many of the counters each agent brought up; those that are nobody's (see counter.ts) are under `undefined`. */
   readonly brought: Map<string | undefined, number>;
   /** The latest time seen. */
   clock: number;
@@ -221,7 +223,7 @@ function tick(state: QuotaState, now: number): void {
 }
 
 function counterFor(state: QuotaState, { agent, windowMs, period, surplusKey }: Charge, key: string): Counter {
-  const owner = key === surplusKey ? undefined : agent;
+  const owner = surplusKey === undefined || key === surplusKey ? undefined : agent;
   return state.counters.get(key) ?? addCounter(state, key, owner, { windowMs, period });
 }
 
@@ -240,6 +242,11 @@ export function addCounter(state: QuotaState, key: string, agent: string | undef
  */
 function keyOf(state: QuotaState, { key, surplusKey, agent }: Charge, count: number): string | undefined {
   if (state.counters.has(key)) return key;
+  if (surplusKey === undefined) {
+    // Whether or not there is: those whose window has passed go.
+    makeRoom(state, () => broughtBy(state, undefined) + count <= state.keysMax);
+    return key;
+  }
   const surplus = state.counters.get(surplusKey);
   if (surplus !== undefined) {
     advance(surplus, state.clock);

@@ -113,7 +113,8 @@ end
 `;
 
 /**
- * KEYS: the agent's own keys; then for each charge its counter, and the counter of the agent's surplus.
+ * KEYS: the agent's own keys; then for each charge its counter, and the counter of the agent's surplus: the same once more
+ * for a key that no agent chooses, which takes none of the agent's room and never goes to a surplus.
  * ARGV: how many keys an agent may have; then for each charge: window, limit, cost, want (at least the cost: what goes
  * beyond is a lease), and how many milliseconds the lease is to last.
  *
@@ -134,7 +135,8 @@ local function isRoom()
 end
 local function choose(key, surplusKey, window)
   local counter = load(key, window)
-  if counter.exists then return counter end
+  counter.isChosen = key ~= surplusKey
+  if counter.exists or not counter.isChosen then return counter end
   local surplus = load(surplusKey, window)
   if surplus.total == 0 and isRoom() then return counter end
   surplus.isSurplus = true
@@ -173,7 +175,7 @@ for index, counter in ipairs(counters) do
   local added = { { slot = counter.slot, amount = cost } }
   if lease > 0 then added[2] = { slot = leaseSlot, amount = lease } end
   local expiry = write(counter, added)
-  if expiry and not counter.isSurplus then
+  if expiry and counter.isChosen then
     redis.call('ZADD', members, expiry, counter.key)
     redis.call('PEXPIREAT', members, redis.call('ZRANGE', members, -1, -1, 'WITHSCORES')[2])
   end

@@ -237,7 +237,7 @@ export class RedisStore implements QuotaStore<RedisGrant> {
   }
 
   #take({ charge, counter: named }: Asked, { used, slot, isSurplus, slice }: Granted): Entry {
-    const counter = isSurplus ? this.#counterOf(charge.surplusKey, charge) : named;
+    const counter = isSurplus ? this.#counterOf(charge.surplusKey!, charge) : named;
     noteAnswer(counter, used, this.#ports.now());
     counter.isDry = false;
     if (slice !== undefined) {
@@ -252,7 +252,7 @@ export class RedisStore implements QuotaStore<RedisGrant> {
     const keys = [this.#keyOf('agent', asked[0]!.charge.agent)];
     const args = [String(KEYS_PER_AGENT_MAX)];
     for (const { charge, counter, want } of asked) {
-      keys.push(counter.key, this.#keyOf('key', charge.surplusKey));
+      keys.push(counter.key, charge.surplusKey === undefined ? counter.key : this.#keyOf('key', charge.surplusKey));
       args.push(windowOf(charge), ...[charge.limit, charge.cost, want, leaseMsOf(charge)].map(String));
     }
     return { script: RESERVE, keys, args };

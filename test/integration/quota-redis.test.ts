@@ -170,6 +170,10 @@ suite('quota in Redis', { skip: whyNoRedis }, () => {
     assert.equal(await grantsOf(store, [invented(1_002)], 2), 1);
     assert.equal(await grantsOf(store, [invented(7)], 5), 2);
     assert.equal(await grantsOf(store, [{ ...invented(1_003), agent: 'writer', surplusKey: 'other surplus' }], 3), 3);
+    // What it shares with others it shares as before, and that takes none of its room.
+    const shared = { ...CALL, key: 'server', surplusKey: undefined, limit: 3 };
+    assert.equal(await grantsOf(store, [{ ...shared, agent: 'writer' }], 2), 2);
+    assert.equal(await grantsOf(store, [shared], 2), 1);
   });
 
   test('keys are hashed, share a hash tag, and go with their window', async (context) => {
@@ -183,6 +187,16 @@ suite('quota in Redis', { skip: whyNoRedis }, () => {
       const ttl = Number(await redis.command('PTTL', key));
       assert.ok(ttl > 0 && ttl <= 61_000, `${key}: ${ttl}`);
     }
+  });
+
+  test('a key that no agent chooses takes none of its room', async (context) => {
+    const redis = await startRedis(context);
+    const { store } = openStore(context, redis);
+    const brought = async () => ((await redis.command('KEYS', 'test:{support}:agent:*')) as string[]).length;
+    await store.reserve([{ ...CALL, key: 'server', surplusKey: undefined }]);
+    const before = await brought();
+    await store.reserve([CALL]);
+    assert.equal((await brought()) - before, 1);
   });
 
   test('a cluster takes the script', async (context) => {

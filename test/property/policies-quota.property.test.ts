@@ -169,6 +169,7 @@ describe('the sliding window', () => {
           fc.record({
             who: fc.constantFrom('inventive', 'plain'),
             key: fc.nat(6),
+            isShared: fc.boolean(),
             waitMs: fc.oneof(fc.nat(300), fc.nat(12_000)),
           }),
           { maxLength: 200 },
@@ -178,13 +179,14 @@ describe('the sliding window', () => {
           const state = createQuotaState(100, 3);
           const model = createModel();
           let clock = 0;
-          for (const { who, key, waitMs } of asked) {
+          for (const { who, key, isShared, waitMs } of asked) {
             clock += waitMs;
-            const name = who === 'plain' ? `plain ${key % 3}` : `inventive ${key}`;
+            const own = who === 'plain' ? `plain ${key % 3}` : `inventive ${key}`;
+            const name = isShared ? `shared ${key % 2}` : own;
             const charge: Charge = {
               quota: 'q',
               key: name,
-              surplusKey: `${who} surplus`,
+              surplusKey: isShared ? undefined : `${who} surplus`,
               agent: who,
               dimension: 'calls',
               limit,
@@ -194,10 +196,11 @@ describe('the sliding window', () => {
             };
             const { ok } = reserve(state, [charge], clock);
             const fits = model.fits([charge], clock);
-            if (who === 'plain') assert.equal(ok, fits, 'exact for who has few keys');
+            if (who === 'plain' || isShared)
+              assert.equal(ok, fits, 'exact for who has few keys, and for what is shared');
             else if (ok) assert.equal(fits, true, 'never more than the limit of the key');
             if (ok) model.grant([charge], clock);
-            assert.ok(state.counters.size <= 8);
+            assert.ok(state.counters.size <= 10);
           }
         },
       ),

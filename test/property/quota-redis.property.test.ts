@@ -3,12 +3,14 @@
  * log of it. The clock of both is set: days and months pass.
  */
 import assert from 'node:assert/strict';
+import { hash } from 'node:crypto';
 import { after, suite, test } from 'node:test';
 import fc from 'fast-check';
 import { periodAt, periodStart } from '../../policies/budget.ts';
 import type { Charge } from '../../policies/charge.ts';
 import {
   createQuotaState,
+  KEYS_PER_AGENT_MAX,
   progress,
   type QuotaState,
   type Reservation,
@@ -34,6 +36,9 @@ function withSetClock({ text, sha1 }: Script): Script {
   byClock.set(sha1, known);
   return known;
 }
+/** Milliseconds: later than whatever happens here. */
+const FOR_GOOD = 1e15;
+const FILL = scriptOf("for n = 1, ARGV[1] do redis.call('ZADD', KEYS[1], ARGV[2], n) end return { 1 }");
 const SET_CLOCK = scriptOf("redis.call('SET', 'clock', ARGV[1]) return { 1 }");
 
 let stores = 0;
@@ -66,8 +71,16 @@ class World {
 
   /** What the stores have changed is sent before time goes on. */
   async advance(ms: number, ...all: RedisStore[]): Promise<void> {
-    for (const store of all) await store.reserve([{ ...CALL, key: 'flushes', limit: 1e9 }]);
+    for (const store of all) await store.reserve([{ ...CALL, key: 'flushes', surplusKey: undefined, limit: 1e9 }]);
     this.now += ms;
+  }
+
+  /** The agent has brought up as many keys as one may, for good: here and in the model. */
+  fill(agent: string, state: QuotaState): void {
+    const key = `${this.#prefix}agent:${hash('sha256', agent, 'base64url')}`;
+    void this.#connection.run({ script: FILL, keys: [key], args: [KEYS_PER_AGENT_MAX, FOR_GOOD].map(String) });
+    for (let count = 0; count < KEYS_PER_AGENT_MAX; count++)
+      reserve(state, [{ ...CALL, key: `${agent} ${count}`, agent, windowMs: FOR_GOOD }], this.now);
   }
 
   #run(command: Command) {
@@ -76,23 +89,32 @@ class World {
   }
 }
 
-const CHARGES: readonly Omit<Charge, 'cost'>[] = [
+type Asked = Omit<Charge, 'cost'>;
+const CHARGES: readonly Asked[] = [
   { ...CALL, quota: 'calls', key: 'calls', limit: 6, windowMs: 60_000 },
   { ...CALL, quota: 'burst', key: 'burst', limit: 3, windowMs: 7_000 },
   { ...CALL, quota: 'tokens', key: 'tokens', limit: 60, windowMs: 300_000, base: 0, perToken: 1, warnAt: 0.5 },
   { ...CALL, quota: 'daily', key: 'daily', limit: 80, windowMs: 0, period: 'day', base: 3, perToken: 0.25 },
   { ...CALL, quota: 'monthly', key: 'monthly', limit: 100, windowMs: 0, period: 'month', base: 4, perToken: 1 },
-  { ...CALL, quota: 'lanes', key: 'lanes', dimension: 'concurrent', limit: 3, windowMs: 0 },
+  // In this process alone, where nobody's room is full.
+  { ...CALL, quota: 'lanes', key: 'lanes', surplusKey: undefined, dimension: 'concurrent', limit: 3, windowMs: 0 },
+  { ...CALL, quota: 'shared', key: 'shared', surplusKey: undefined, limit: 5, windowMs: 60_000 },
 ];
+const AGENTS = ['triage', 'writer'];
 
-const costs = (charge: Omit<Charge, 'cost'>, tokens: number): Charge => ({
+/** Each agent has some keys, and a surplus for each bound. What is shared is one key for both. */
+const costs = (charge: Asked, agent: string, name: number, tokens: number): Charge => ({
   ...charge,
+  agent,
+  ...(charge.surplusKey && { key: `${agent} ${charge.key} ${name}`, surplusKey: `${agent} ${charge.key}` }),
   cost: Math.ceil(charge.base + charge.perToken * tokens),
 });
 
 const step = fc.record({
   act: fc.constantFrom('reserve', 'reserve', 'reserve', 'progress', 'settle', 'release'),
   charges: fc.uniqueArray(fc.nat(CHARGES.length - 1), { minLength: 1, maxLength: 4 }),
+  agent: fc.constantFrom(...AGENTS),
+  name: fc.nat(1),
   tokens: fc.nat(30),
   which: fc.nat(50),
   // Never just before the end of a slot: what is charged late may lie in the next one.
@@ -124,20 +146,22 @@ suite('quota in Redis, by a clock that is set', { skip: whyNoRedis }, async () =
     await fc.assert(
       fc.asyncProperty(
         fc.constantFrom(...STARTS),
+        fc.subarray(AGENTS),
         fc.array(step, { minLength: 5, maxLength: 40 }),
-        async (start, steps) => {
+        async (start, inventive, steps) => {
           const world = new World(connection, start);
           const store = world.store(0);
           const state: QuotaState = createQuotaState();
+          for (const agent of inventive) world.fill(agent, state);
           const calls: { readonly grant: Grant; readonly model: Reservation }[] = [];
           /** What turned out later warns at another time. */
           let hasChanged = false;
-          for (const { act, charges, tokens, which, waitMs } of steps) {
+          for (const { act, charges, agent, name, tokens, which, waitMs } of steps) {
             await world.advance(waitMs, store);
             const call = calls[which % calls.length];
             hasChanged ||= act !== 'reserve' && call !== undefined;
             if (act === 'reserve' || call === undefined) {
-              const asked = charges.map((index) => costs(CHARGES[index]!, tokens));
+              const asked = charges.map((index) => costs(CHARGES[index]!, agent, name, tokens));
               const expected = reserve(state, asked, world.now);
               const found = await store.reserve(asked);
               // Who has to wait for a place has not asked Redis.

@@ -99,6 +99,33 @@ describe('which quotas apply', () => {
     const resource = (uri: string): Target => ({ kind: 'resource', server: 'github', uri });
     assert.equal(keyOf(agent('a'), resource('u:1'), 's'), keyOf(agent('a'), resource('u:2'), 's'));
   });
+
+  const KEYS: [key: unknown[], isChosen: boolean][] = [
+    [['agent'], false],
+    [['group'], false],
+    [['user'], false],
+    [['server'], false],
+    [['agent', 'group', 'user', 'server'], false],
+    [['tool'], true],
+    [['session'], true],
+    [['agent', 'tool'], true],
+    [[{ cel: 'args.n' }], true],
+    [['server', { cel: 'agent.name' }], true],
+  ];
+  for (const [key, isChosen] of KEYS)
+    it(`${isChosen ? 'has a surplus' : 'always has its own counter'}: ${JSON.stringify(key)}`, () => {
+      const charges = chargesOf(
+        policyOf({ quotas: [{ ...calls, key }] }),
+        subject,
+        tool('t'),
+        callOf('t', { n: 1 }),
+        7,
+      );
+      assert.deepEqual(
+        charges.map(({ surplusKey }) => surplusKey !== undefined),
+        [isChosen, isChosen],
+      );
+    });
 });
 
 const charge = (change: Partial<Charge> = {}): Charge => ({
@@ -276,8 +303,33 @@ describe('the window', () => {
     assert.ok([...state.brought.values()].every((count) => count > 0));
   });
 
+  it('gives agents no more of what they share, whatever each has invented', () => {
+    const state = createQuotaState(10, 2);
+    const ask = (who: string, key: string, surplusKey?: string) =>
+      reserve(state, [charge({ key, surplusKey, agent: who })], 0).ok;
+    for (const who of ['a', 'b', 'c', 'd'])
+      for (let call = 0; call < 5; call++) ask(who, `${who} ${call}`, `${who} surplus`);
+    const granted = ['a', 'b', 'c', 'd'].flatMap((who) => [ask(who, 'server'), ask(who, 'server')]);
+    assert.deepEqual(granted, [true, true, true, false, false, false, false, false]);
+    for (const server of ['1', '2', '3', '4']) assert.equal(ask('e', server), true);
+    for (const key of ['own 1', 'own 2']) assert.equal(ask('e', key, 'e surplus'), true);
+    assert.deepEqual([state.brought.get('e'), state.counters.has('e surplus')], [2, false], 'all of its room is left');
+  });
+
+  it('forgets the keys that no agent chooses when their window has passed', () => {
+    const state = createQuotaState(3, 2);
+    for (let minute = 0; minute < 20; minute += 2)
+      for (const key of ['x', 'y', 'z'])
+        assert.equal(
+          reserve(state, [charge({ key: `${key} ${minute}`, surplusKey: undefined })], minute * 60_000).ok,
+          true,
+        );
+    assert.equal(state.counters.size, 3);
+  });
+
   it('is the same counter for no two bounds, and not that of a key', () => {
-    const charges = chargesOf(policyOf({ quotas: [calls, tokens] }), subject, tool('t'), callOf('t'), 7);
+    const quotas = [{ ...calls, key: ['agent', 'session'] }, tokens];
+    const charges = chargesOf(policyOf({ quotas }), subject, tool('t'), callOf('t'), 7);
     const keys = charges.flatMap(({ key, surplusKey }) => [key, surplusKey]);
     assert.equal(new Set(keys).size, keys.length, keys.join('\n'));
     assert.ok(charges.every((each) => each.agent === 'triage'));
