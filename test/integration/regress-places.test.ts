@@ -7,11 +7,14 @@ import assert from 'node:assert/strict';
 import type { ServerResponse } from 'node:http';
 import { describe, type TestContext, test } from 'node:test';
 import { type OpenStream, openStream } from '../support/event-stream.ts';
-import { ask, askLegacy, askModern, toolCall } from '../support/raw-http.ts';
+import { ACCEPT_BOTH, ask, askLegacy, askModern, toolCall } from '../support/raw-http.ts';
 import { ALLOW_ALL, startBehind } from '../support/sidecar.ts';
 import { until } from '../support/until.ts';
 
-/** A sidecar before a server that keeps every `slow` call open: a stream that says a word at once and then a comment now and then, as for ever. */
+/**
+ * A sidecar before a server that keeps `slow` calls open: a stream that says a word at once, and then a comment now and
+ * then for ever. A `silent` one it does not answer.
+ */
 async function start(context: TestContext, settings: string) {
   const { upstream, sidecar } = await startBehind(
     context,
@@ -25,13 +28,12 @@ async function start(context: TestContext, settings: string) {
     if (seen.method === 'POST' && !isSlow(seen.json)) return usual(seen, response, request);
     open.set(response, seen.json?.id);
     most = Math.max(most, open.size);
+    response.on('close', () => open.delete(response));
+    if (seen.json?.params?.name === 'silent') return;
     response.writeHead(200, { 'content-type': 'text/event-stream' });
     response.write('data: {"jsonrpc":"2.0","method":"notifications/message","params":{}}\n\n');
     const comments = setInterval(() => !response.writableEnded && response.write(': here\n\n'), 50);
-    response.on('close', () => {
-      clearInterval(comments);
-      open.delete(response);
-    });
+    response.on('close', () => clearInterval(comments));
   };
   const figure = async (name: string) => {
     const text = await (await fetch(`${sidecar.admin}/metrics`)).text();
@@ -56,7 +58,7 @@ async function start(context: TestContext, settings: string) {
 }
 
 const isSlow = (json: { method?: string; params?: { name?: string } }) =>
-  json.method === 'subscriptions/listen' || json.params?.name === 'slow';
+  json.method === 'subscriptions/listen' || ['slow', 'silent'].includes(json.params?.name ?? '');
 const slow = (id: number) => toolCall('slow', {}, id);
 const batchOf = <T>(count: number, one: (id: number) => T) => Array.from({ length: count }, (_, id) => one(id));
 const LISTEN = { method: 'subscriptions/listen', params: { notifications: {} } };
@@ -142,7 +144,7 @@ identify:
 });
 
 describe('an agent that hangs up', () => {
-  const TIMES = 'limits: { inFlight: 4, streams: 4 }\ntimeouts: { idle: 10s, total: 700ms }';
+  const TIMES = 'limits: { inFlight: 4, streams: 4 }\ntimeouts: { idle: 10s, total: 2s }';
   const opened: readonly [name: string, open: (at: Awaited<ReturnType<typeof start>>) => Promise<OpenStream>][] = [
     ['a 2025 call', ({ stream }) => stream(slow(1))],
     ['a batch', ({ stream }) => stream(batchOf(10, slow), { 'mcp-protocol-version': '2025-03-26' })],
@@ -165,6 +167,26 @@ describe('an agent that hangs up', () => {
       const lines = (await at.sidecar.auditLines()).filter(({ aborted }) => aborted === true);
       assert.ok(lines.length >= 8);
     });
+
+  test('before anything is answered: the same', async (context) => {
+    const at = await start(context, TIMES);
+    for (let agent = 0; agent < 8; agent++) {
+      const leaving = new AbortController();
+      const asked = fetch(`${at.base}/mcp`, {
+        method: 'POST',
+        signal: leaving.signal,
+        headers: { accept: ACCEPT_BOTH, 'content-type': 'application/json' },
+        body: JSON.stringify(toolCall('silent', {}, agent)),
+      });
+      const ended = assert.rejects(asked);
+      await until(() => at.upstream.seen.length > agent, 'the request at the server');
+      leaving.abort();
+      await ended;
+      await until(async () => (await at.placesTaken()) === 0, 'free places');
+    }
+    await until(() => at.open.size === 0, 'the end of the requests at the server');
+    assert.equal((await askLegacy(at.base, toolCall('quick'))).status, 200);
+  });
 
   test('leaves no more behind at the server than limits.inFlight', async (context) => {
     const at = await start(context, 'limits: { inFlight: 2 }\ntimeouts: { total: 1h }');
@@ -189,7 +211,7 @@ describe('an agent that hangs up', () => {
   });
 
   test('what of its batch was not begun is not, and is recorded', async (context) => {
-    const at = await start(context, 'limits: { inFlight: 2 }\ntimeouts: { total: 700ms }');
+    const at = await start(context, 'limits: { inFlight: 2 }\ntimeouts: { total: 2s }');
     const batch = await at.stream(batchOf(5, slow), { 'mcp-protocol-version': '2025-03-26' });
     await until(() => at.open.size === 2, 'two at the server');
     batch.close();
