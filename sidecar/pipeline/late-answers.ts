@@ -9,6 +9,7 @@
 import { LRUCache } from 'lru-cache';
 import type { Charge, Usage } from '../../policies/charge.ts';
 import type { CompiledPolicy } from '../../policies/policy.ts';
+import { boundedKey } from '../quota/bounded-keys.ts';
 import type { QuotaStore } from '../quota/store.ts';
 import type { Answered, Permitted } from './exchange.ts';
 import { type Reason, spentMeanwhile } from './reason.ts';
@@ -39,7 +40,7 @@ export class LateAnswers {
   /** A call is under way whose tokens are charged. Returns how to forget it, once it is answered. */
   expect(exchange: Permitted, charges: readonly Charge[]): (() => void) | undefined {
     const { message, policy } = exchange;
-    const key = keyOf(exchange, message?.id);
+    const key = keyOfCall(exchange, message?.id);
     // An id that is in use again: the first call may still be answered.
     if (message?.id === undefined || key === undefined || this.#expected.has(key)) return undefined;
     // Of the call itself, all but the tokens was charged when it came.
@@ -53,7 +54,7 @@ export class LateAnswers {
 
   /** So many tokens are the answer to the request of this id. Says why it is withheld. */
   async charge(exchange: Answered, id: unknown, tokens: number): Promise<Reason | undefined> {
-    const key = this.#expected.size === 0 ? undefined : keyOf(exchange, id);
+    const key = this.#expected.size === 0 ? undefined : keyOfCall(exchange, id);
     const expected = key === undefined ? undefined : this.#expected.get(key);
     if (expected === undefined) return undefined;
     const { charges, method, policy } = expected;
@@ -74,4 +75,10 @@ export class LateAnswers {
     for (const usage of store.settle(reserved.value, tokens)) if (usage.warned) warn(usage, exchange);
     return over.length > 0;
   }
+}
+
+/** An agent chooses its ids, and how long they are. */
+function keyOfCall(exchange: Permitted, id: unknown): string | undefined {
+  const key = keyOf(exchange, id);
+  return key === undefined ? undefined : boundedKey(key);
 }

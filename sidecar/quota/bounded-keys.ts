@@ -15,6 +15,7 @@ export function withBoundedKeys(charges: readonly Charge[]): readonly Charge[] {
   return charges.map((charge) => ({ ...charge, key: boundedKey(charge.key) }));
 }
 
-function boundedKey(key: string): string {
+/** The key, or the digest of a long one. */
+export function boundedKey(key: string): string {
   return key.length <= KEY_LENGTH_MAX ? key : `sha256:${hash('sha256', key, 'base64url')}`;
 }

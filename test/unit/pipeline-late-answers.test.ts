@@ -40,7 +40,7 @@ interface Options {
   readonly server?: string;
   readonly quota?: object;
   readonly audit?: boolean;
-  readonly id?: number;
+  readonly id?: number | string;
 }
 
 function exchange({ era = 'legacy', server = 'main', quota, audit = false, id = 7, ...rest }: Options = {}) {
@@ -96,6 +96,14 @@ describe('a late answer', () => {
     ] as const)
       assert.equal(await charge(id, 1000, options), undefined);
     assert.equal(await charge(7, 1000), 'tokens');
+  });
+
+  it('is found by an id of any length, of which a digest is kept', async () => {
+    const { late, charge } = setUp();
+    const id = 'x'.repeat(10_000);
+    late.expect(exchange({ id }), [TOKENS]);
+    assert.equal(await charge(`${id}y`, 1000), undefined);
+    assert.equal(await charge(id, 1000), 'tokens');
   });
 
   it('is withheld only by a hard quota of a policy that enforces', async () => {
