@@ -43,7 +43,9 @@ function testsOf(file: string, reach: ReadonlyMap<string, ReadonlySet<string>>):
   const isOwn = (path: string) => names.some((name) => basename(path).includes(name));
   const rank = (path: string) => (path.startsWith('test/unit/') ? 0 : 1);
   const all = [...reach]
-    .filter(([path, files]) => files.has(file) && /^(?:policies|policy-library|regress-policy)[-.]/.test(basename(path)))
+    .filter(
+      ([path, files]) => files.has(file) && /^(?:policies|policy-library|regress-policy)[-.]/.test(basename(path)),
+    )
     .map(([path]) => path)
     .sort((one, other) => rank(one) - rank(other) || one.localeCompare(other));
   return [all.filter(isOwn), all.filter((path) => !isOwn(path))].filter((tests) => tests.length > 0);
