@@ -12,6 +12,8 @@ import { join } from 'node:path';
 import { after, before, describe, type TestContext, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { Client, StreamableHTTPClientTransport } from '@modelcontextprotocol/client';
+import { askLegacy, toolCall } from '../support/raw-http.ts';
+import { startScriptedUpstream } from '../support/scripted-upstream.ts';
 import { isAlive } from '../support/stdio-harness.ts';
 import { until } from '../support/until.ts';
 
@@ -241,6 +243,45 @@ for (const { how, main } of WAYS)
     );
     assert.ok(!(sidecar.stderr() + sidecar.stdout() + JSON.stringify(lines)).includes(canary));
   });
+
+test('compiled, nothing is loaded later that has no names: a CommonJS package that is bundled has none', async () => {
+  const folder = join(installed, 'dist');
+  const files = (await readdir(folder, { recursive: true })).filter((name) => name.endsWith('.js'));
+  const texts = new Map<string, string>();
+  for (const name of files) texts.set(name, await readFile(join(folder, name), 'utf8'));
+  const later = new Set(
+    [...texts.values()].flatMap((text) =>
+      Array.from(text.matchAll(/\bimport\("\.{1,2}\/([^"]+\.js)"\)/g), ([, to]) => to!),
+    ),
+  );
+  assert.ok(later.size > 10, 'parts are loaded later');
+  const nameless = [...later].filter((name) => !/^export \{/m.test(texts.get(name)!));
+  assert.deepEqual(nameless, []);
+});
+
+test('compiled, a quota store that is away is told, and counted without', async (context) => {
+  const upstream = await startScriptedUpstream();
+  context.after(() => upstream.close());
+  const folder = await folderWith(context, {
+    'sidecar.yaml': `listen: { mcp: 127.0.0.1:0, admin: 127.0.0.1:0 }
+servers: { main: { url: "${upstream.url}" } }
+policy: { version: 1, default: allow, quotas: [ { name: one, key: [agent], calls: 1/h } ] }
+quotaStore: { redis: "redis://127.0.0.1:1", onStoreFailure: local }
+`,
+  });
+  const sidecar = await start(context, folder, [
+    process.execPath,
+    join(installed, 'dist', 'sidecar', 'main.js'),
+    '--json',
+  ]);
+  await until(
+    () => /the quota store redis:\/\/127\.0\.0\.1:1 is away \(connect ECONNREFUSED/.test(sidecar.stderr()),
+    sidecar.stderr,
+  );
+  const { mcp } = JSON.parse(sidecar.stdout().split('\n')[0]!) as { mcp: string[] };
+  const ask = () => askLegacy(mcp[0]!.replace(/\/mcp$/, ''), toolCall('any', {}));
+  assert.deepEqual([(await ask()).status, (await ask()).status], [200, 429]);
+});
 
 test('a port that is taken is said in a sentence, with what to do', async (context) => {
   const taken = createServer();
