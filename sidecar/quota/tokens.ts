@@ -17,9 +17,10 @@ export interface TokenCount {
 /** Larger texts are estimated. */
 export const TOKENIZED_BYTES_MAX = 8 * 1024;
 const LONG_RUN = /\S{256}|\s{256}/;
-/** Of each second, for the tokenizer: some hundreds of calls. */
-const SHARE_MS = 50;
-const SECOND_MS = 1000;
+/** Of the time, for the tokenizer: some hundreds of calls a second. */
+const SHARE = 1 / 20;
+/** What of it may be used at once: more would be felt by the calls of that moment. */
+const SAVED_MAX_MS = 10;
 
 /** What holds for English and JSON alike. */
 export function estimateTokens(bytes: number): number {
@@ -30,12 +31,13 @@ export class TokenCounter {
   readonly #now: () => number;
   #count: ((text: string) => number) | undefined;
   #loading: Promise<void> | undefined;
-  #second = 0;
-  #spentMs = 0;
+  #savedMs = SAVED_MAX_MS;
+  #savedAt: number;
 
   /** @param now Monotonic clock, milliseconds. */
   constructor(now: () => number) {
     this.#now = now;
+    this.#savedAt = now();
   }
 
   /** Loads the tokenizer; what is counted before it is there is estimated. */
@@ -52,15 +54,12 @@ export class TokenCounter {
     if (this.#loading === undefined) this.load().catch(() => {});
     if (this.#count === undefined || bytes.length > TOKENIZED_BYTES_MAX) return estimate;
     const started = this.#now();
-    const second = Math.floor(started / SECOND_MS);
-    if (second !== this.#second) {
-      this.#second = second;
-      this.#spentMs = 0;
-    }
-    if (this.#spentMs >= SHARE_MS) return estimate;
+    this.#savedMs = Math.min(SAVED_MAX_MS, this.#savedMs + (started - this.#savedAt) * SHARE);
+    this.#savedAt = started;
+    if (this.#savedMs <= 0) return estimate;
     const text = bytes.toString();
     const counted: TokenCount = LONG_RUN.test(text) ? estimate : { tokens: this.#count(text), by: 'tokenizer' };
-    this.#spentMs += this.#now() - started;
+    this.#savedMs -= this.#now() - started;
     return counted;
   }
 }
