@@ -9,7 +9,7 @@ import { tellProblems, tellSentence, writeJson, writeLines } from './output.ts';
 
 export interface CheckOptions {
   readonly config?: string;
-  /** Ask every server for its tools. */
+  /** Ask every server for its tools, and the quota store whether it is there. */
   readonly connect: boolean;
   readonly json: boolean;
 }
@@ -27,15 +27,16 @@ export async function check({ config, connect, json }: CheckOptions): Promise<nu
 
 async function checkConnections(loaded: Loaded, summary: Summary, json: boolean): Promise<number> {
   // Loaded for this alone: credentials, HTTP client and children are not needed to validate.
-  const { connect, describeConnection } = await import('./connect.ts');
+  const { connect, describeConnection, describeQuotaStore } = await import('./connect.ts');
   const agents = summary.agents.map(({ name }) => name);
   const connected = await connect(loaded, agents);
   if (!connected.ok) return tellSentence(connected.error, json);
-  const connections = connected.value;
-  const allOk = connections.every(({ ok }) => ok);
-  if (json) writeJson({ ok: allOk, ...summary, connections });
-  else writeLines([...describe(summary), ...section('connections', connections.flatMap(describeConnection))]);
-  return allOk ? 0 : 1;
+  const { connections, quotaStore } = connected.value;
+  const isOk = connections.every(({ ok }) => ok) && quotaStore?.ok !== false;
+  const lines = [...connections.flatMap(describeConnection), ...describeQuotaStore(quotaStore)];
+  if (json) writeJson({ ok: isOk, ...summary, connections, quotaStore });
+  else writeLines([...describe(summary), ...section('connections', lines)]);
+  return isOk ? 0 : 1;
 }
 
 function describe(it: Summary): string[] {
@@ -60,7 +61,7 @@ function describe(it: Summary): string[] {
     ),
     ...section('pins', it.pins.length > 0 ? it.pins : ['none: sidecar pin writes sidecar.lock']),
     ...section('rules', it.rules),
-    ...section('quotas', it.policy.quotas),
+    ...section('quotas', [...it.policy.quotas, ...(it.policy.quotas.length > 0 ? [it.policy.counted] : [])]),
     ...section('mind', it.warnings),
   ];
 }

@@ -24,6 +24,8 @@ export interface Summary {
     readonly mode: string;
     readonly default: string;
     readonly quotas: readonly string[];
+    /** Where what is spent of them is counted. */
+    readonly counted: string;
   };
   readonly agents: readonly { readonly name: string; readonly may: readonly string[] }[];
   /** Of the tools; empty without a lock. */
@@ -76,6 +78,7 @@ export function summarize({
         }),
         ...policy.budgets.map(({ name, key, cost }) => `${name}, for each ${showKey(key)}: ${cost}`),
       ],
+      counted: showStore(config),
     },
     pins: describePins({ config, lock }),
     agents: [...new Set([...known, ...named])].map((name) => ({ name, may: grantsOf(name, policy) })),
@@ -90,6 +93,14 @@ export function summarize({
       ...withoutEndpoint(compiled, (server) => Object.hasOwn(config.servers, server)),
     ],
   };
+}
+
+function showStore({ quotaStore, state }: Config): string {
+  if (quotaStore === 'memory') return `counted here, and kept in ${showFile(state)}`;
+  const { redis, lease, onStoreFailure } = quotaStore;
+  const share = lease === undefined ? 'asked for every call' : `asked for ${lease} of a limit at a time`;
+  const away = onStoreFailure === 'refuse' ? 'calls are refused' : 'each sidecar counts by itself';
+  return `counted by ${redis} for all replicas, ${share}; while it is away, ${away}`;
 }
 
 function showSource(source: PolicySource, bundle: OpenedBundle | undefined): string {

@@ -26,6 +26,8 @@ export type Reason =
       readonly rule: string | undefined;
       readonly detail: string;
     }
+  /** A tool that sidecar.lock does not let through; `detail` says why. */
+  | { readonly kind: 'drifted'; readonly detail: string }
   /** `told`: what the agent may know, so that it can do better. */
   | { readonly kind: 'forbidden'; readonly rule: string; readonly detail: string; readonly told?: string }
   | {
@@ -70,12 +72,17 @@ export function spentReason({ kind, name, onLimit }: CompiledQuota, method: stri
   return { kind: 'quota', what: kind, quota: name, retryAfterMs: Math.ceil(retryAfterMs), asToolError } as const;
 }
 
+/** Stands where otherwise the name of a policy's rule stands. */
+const PIN_RULE = 'pin';
+
 /** The rule or quota that decided, for the record. */
 export function ruleOf(reason: Reason): string | undefined {
   switch (reason.kind) {
     case 'hidden':
     case 'forbidden':
       return reason.rule;
+    case 'drifted':
+      return PIN_RULE;
     case 'quota':
       return reason.quota;
     default:
@@ -146,6 +153,8 @@ function wireOf(reason: Reason, { errorId, era }: WireContext): Wire {
           errorId,
         },
       );
+    case 'drifted':
+      return refusal(200, -31403, `Blocked: ${reason.detail} (error ${errorId})`, { rule: PIN_RULE, errorId });
     case 'quota': {
       const data = { quota: reason.quota, retryAfterMs: reason.retryAfterMs, errorId };
       const what = reason.what === 'budget' ? 'Budget' : 'Quota';

@@ -19,7 +19,8 @@ export function recordedRequest(record: AuditRecord): RecordedRequest | undefine
   const isRefused = (reasonKind === 'hidden' || reasonKind === 'forbidden') && typeof record.upstreamMs !== 'number';
   // A record of these names has no target, hence was not refused by the policy either.
   if (reasonKind === 'malformed' || (NOT_METHODS.has(method) && !isRefused)) return undefined;
-  if (isRefused && record.rule === PIN_RULE) return undefined;
+  // Refused whatever the policy says.
+  if (reasonKind === 'drifted') return undefined;
   if (isRefused && record.era === 'modern' && REMOVED.has(method)) return undefined;
   return {
     sequence: record.sequence,
@@ -54,8 +55,6 @@ export function recordedRequest(record: AuditRecord): RecordedRequest | undefine
 
 /** What the record says where there is no method. */
 const NOT_METHODS = new Set(['GET', 'DELETE', 'response']);
-/** Refused whatever the policy says. */
-const PIN_RULE = 'pin';
 /** Refused in 2026-07-28 whatever the policy says. */
 const REMOVED = new Set(['resources/subscribe', 'resources/unsubscribe']);
 /** Ways to know an agent that bring no claims. */

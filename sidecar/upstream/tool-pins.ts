@@ -22,7 +22,7 @@ import type { ToolState } from './catalog.ts';
 export interface ToolPinsPorts {
   readonly settings: Pick<Config['pins'], 'onDrift' | 'hiddenCharacters'>;
   readonly record: (event: AuditEvent) => void;
-  readonly log: Log;
+  readonly log: Pick<Log, 'warn'>;
 }
 
 /** Tools remembered per server, as many as the catalog remembers. */

@@ -33,6 +33,13 @@ const GOLDEN: readonly (readonly [Reason, number, number, string, unknown?])[] =
     { rule: 'no pushes', errorId: 'e1' },
   ],
   [
+    { kind: 'drifted', detail: 'the tool is not as sidecar.lock has it' },
+    200,
+    -31403,
+    'Blocked: the tool is not as sidecar.lock has it (error e1)',
+    { rule: 'pin', errorId: 'e1' },
+  ],
+  [
     { kind: 'quota', what: 'quota', quota: 'calls', retryAfterMs: 1500, asToolError: false },
     429,
     -31429,

@@ -10,6 +10,7 @@ import { after, before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { connect } from '../../sidecar/commands/connect.ts';
 import { loadConfig } from '../../sidecar/config/load.ts';
+import { lockText } from '../support/locks.ts';
 import { type ScriptedUpstream, startScriptedUpstream } from '../support/scripted-upstream.ts';
 import { toolServer } from '../support/tool-server.ts';
 
@@ -93,7 +94,7 @@ test('children are gone before the process is', async () => {
   const loaded = await loadConfig(file);
   assert.ok(loaded.ok);
   const connected = await connect(loaded.value, []);
-  assert.ok(connected.ok && connected.value[0]!.ok);
+  assert.ok(connected.ok && connected.value.connections[0]!.ok);
   assertNoChild();
 });
 
@@ -145,4 +146,48 @@ test('a configuration that is wrong is 2, and nothing is asked', async () => {
   const wrong = await check(`{ hub: { url: "${upstream.url}", nope: 1 } }`, ALL);
   assert.equal(wrong.status, 2);
   assert.equal(upstream.seen.length, 0);
+});
+
+test('a tool that is not as it was pinned is said to be blocked, and is seen by nobody', async (context) => {
+  const pinned = [{ name: 'read' }, { name: 'push' }];
+  const lock = join(folder, 'sidecar.lock');
+  await writeFile(lock, lockText({ hub: pinned }));
+  context.after(() => rm(lock));
+  upstream.answer = toolServer({
+    era: 'modern',
+    tools: [{ name: 'read' }, { name: 'push', description: 'new words' }, { name: 'more' }],
+  });
+  const { status, stdout } = await check(`{ hub: { url: "${upstream.url}" } }`, ALL);
+  assert.equal(status, 0);
+  assert.match(
+    stdout,
+    /^ {4}blocked: push \(the tool is not as sidecar.lock has it\), more \(the tool is not in sidecar.lock\)$/m,
+  );
+  assert.match(stdout, /^ {4}support sees read$/m);
+});
+
+test('in audit mode, also what agents will see once the policy is enforced', async () => {
+  upstream.answer = toolServer({ era: 'modern', tools: [{ name: 'read' }, { name: 'push' }] });
+  const policy = '{ version: 1, mode: audit, rules: [ { name: r, allow: [ { server: "*", tools: [read] } ] } ] }';
+  const server = `{ hub: { url: "${upstream.url}" } }`;
+  const { stdout } = await check(server, policy);
+  assert.match(stdout, /^ {4}support sees read, push; once the policy is enforced, read$/m);
+  const json = JSON.parse((await check(server, policy, '--json')).stdout);
+  assert.deepEqual(json.connections[0].agents, [{ name: 'support', sees: ['read', 'push'], willSee: ['read'] }]);
+});
+
+test('the store of shared quota is asked too', async () => {
+  upstream.answer = toolServer({ era: 'modern', tools: [] });
+  const policy = `{ version: 1, quotas: [ { name: q, key: [agent], calls: 1/h } ] }
+quotaStore: { redis: "redis://127.0.0.1:1", lease: 5%, onStoreFailure: local }`;
+  const server = `{ hub: { url: "${upstream.url}" } }`;
+  const { status, stdout } = await check(server, policy);
+  assert.equal(status, 1);
+  assert.match(
+    stdout,
+    /^ {2}counted by redis:\/\/127\.0\.0\.1:1 for all replicas, asked for 5% of a limit at a time; while it is away, each sidecar counts by itself$/m,
+  );
+  assert.match(stdout, /^ {2}quota store redis:\/\/127\.0\.0\.1:1 is away \(connect ECONNREFUSED 127\.0\.0\.1:1\)$/m);
+  const json = JSON.parse((await check(server, policy, '--json')).stdout);
+  assert.deepEqual([json.ok, json.quotaStore.ok, json.connections[0].ok], [false, false, true]);
 });

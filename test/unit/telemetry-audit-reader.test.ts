@@ -191,7 +191,7 @@ describe('the request in a record', () => {
     ['it was malformed', { ...REFUSED, reasonKind: 'malformed' }],
     ['a stream was opened', { method: 'GET' }],
     ['it was a response', { method: 'response' }],
-    ['the tool was not as it was pinned', { ...REFUSED, reasonKind: 'forbidden', rule: 'pin' }],
+    ['the tool was not as it was pinned', { ...REFUSED, reasonKind: 'drifted', rule: 'pin' }],
     [
       'the revision has no such method',
       { ...REFUSED, reasonKind: 'hidden', era: 'modern', method: 'resources/subscribe' },

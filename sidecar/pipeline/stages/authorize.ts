@@ -50,9 +50,6 @@ export interface AuthorizePorts {
 /** Methods of the 2025 eras that name what policy protects, and that 2026-07-28 no longer has. */
 const REMOVED = new Set(['resources/subscribe', 'resources/unsubscribe']);
 
-/** Stands in a refusal where otherwise the name of a policy's rule stands. */
-const PIN_RULE = 'pin';
-
 const ALLOWED: Decision = { effect: 'allow', rule: undefined, wouldBe: undefined };
 
 export function authorize(ports: AuthorizePorts): Stage<Parsed, Permitted> {
@@ -139,7 +136,7 @@ function judge(exchange: Parsed, active: ActivePolicy, ports: AuthorizePorts): R
     if (!planned.ok && decision.effect !== 'hide') return { kind: 'forbidden', ...planned.error };
     if (decision.effect !== 'allow') return refusalOf(judged.targets.at(-1)!, decision);
     const drifted = findDrift(targets.value, ports);
-    if (drifted !== undefined) return { kind: 'forbidden', rule: PIN_RULE, detail: drifted };
+    if (drifted !== undefined) return { kind: 'drifted', detail: drifted };
     const plan = planned.ok ? planned.value : undefined;
     // After the decision: who may not call a tool does not learn of its schema.
     if (exchange.era === 'modern' && message.method === 'tools/call') {
