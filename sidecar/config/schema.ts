@@ -51,11 +51,8 @@ export const KEYS_OF_LATER: ReadonlySet<string> = new Set(['endpoints', 'balance
 export const DEFAULT_MCP_ADDRESSES = ['127.0.0.1:4180', '[::1]:4180'];
 const DEFAULT_ADMIN_ADDRESS = '127.0.0.1:4181';
 
-const NO_POLICY = `is missing, and without a policy nothing may be allowed. Write policy.yaml and name it here (policy: ./policy.yaml), for example:
-      version: 1
-      default: deny
-      rules: [ { name: reading, allow: [ { server: "*", tools: ["list_*", "get_*", "read_*"] } ] } ]
-    or start with policy: library/observe, which allows everything and records what happens`;
+const NO_POLICY =
+  'is missing, and without a policy nothing may be allowed: name one here (policy: ./policy.yaml; sidecar init writes an example), or start with policy: library/observe, which allows everything and records what happens';
 
 const POLICY_URL = 'must be https (or http to loopback): only from there a signed bundle is taken';
 const UNSIGNED =
