@@ -17,12 +17,16 @@ const ELSEWHERE: ReadonlyMap<string, string> = new Map([
   ['source', 'addresses are not looked at: write agent, which identify has found'],
   ['connection', 'addresses are not looked at: write agent, which identify has found'],
 ]);
+const METHODS_OF_TEXT: ReadonlySet<string> = new Set(['startsWith', 'endsWith', 'contains', 'glob', 'size']);
 const VARIABLES = 'agent, user, server, tool, method, args, body, session, now and env';
 
 /** To be put behind the library's own words; empty when there is nothing to say. */
 export function hintFor(problem: string, expression: string): string {
   const [, unknown] = /^Unknown variable: (\w+)/.exec(problem) ?? [];
   if (unknown !== undefined) return `: ${ELSEWHERE.get(unknown) ?? `there are ${VARIABLES}`}`;
+  const [, method] = /no matching overload for '\w+(?:<\w+>)?\.(\w+)\(/.exec(problem) ?? [];
+  if (method !== undefined && !METHODS_OF_TEXT.has(method))
+    return `: text has ${[...METHODS_OF_TEXT].join(', ')}; lists have size, in, all, exists and filter`;
   if (/'list(?:<\w+>)?\.contains\(/.test(problem)) return ': write x in list';
   if (
     /^(?:Unexpected|Expected)/.test(problem) &&

@@ -64,17 +64,24 @@ const rule = z
     message: 'needs exactly one of allow and deny',
   });
 
-const keyPart = z.union([
-  z.enum(['agent', 'user', 'group', 'session', 'server', 'tool']),
-  z.strictObject({
-    cel: z
-      .string()
-      .min(1)
-      .max(EXPRESSION_MAX)
-      .superRefine(report((text) => problemOf(compileValue(text))))
-      .describe('A CEL expression: each value has a counter of its own.'),
-  }),
-]);
+const KEY_PARTS = ['agent', 'user', 'group', 'session', 'server', 'tool'] as const;
+const keyPart = z.union(
+  [
+    z.enum(KEY_PARTS),
+    z.strictObject({
+      cel: z
+        .string()
+        .min(1)
+        .max(EXPRESSION_MAX)
+        .superRefine(report((text) => problemOf(compileValue(text))))
+        .describe('A CEL expression: each value has a counter of its own.'),
+    }),
+  ],
+  {
+    error: ({ input }) =>
+      typeof input === 'string' ? `must be one of ${KEY_PARTS.join(', ')}, or { cel: <expression> }` : undefined,
+  },
+);
 
 /** What quotas and budgets have in common. */
 const counted = {

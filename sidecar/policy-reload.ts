@@ -84,9 +84,11 @@ export class PolicyReload {
       this.#ports.onRefused(look.problems);
       return;
     }
+    // One that was refused and is as before again is told too: whoever has mended it waits for that.
+    const isMended = this.#refusedFor !== undefined;
     this.#refusedFor = undefined;
     const next = activate(look.loaded);
-    if (next.version === this.active.version) return;
+    if (next.version === this.active.version && !isMended) return;
     this.active = next;
     this.figures.loaded += 1;
     this.figures.lastSuccessAt = Date.now();

@@ -51,6 +51,7 @@ export async function injectCommand(options: InjectOptions): Promise<number> {
   const groups: readonly ManifestGroup[] = [...inputs.value, ...groupFiles.value].flatMap((one) =>
     groupsInManifest(one.text),
   );
+  if (groups.length === 0) tellLines(['no group is in these manifests: name those with the ConfigMaps by --groups']);
   const config = options.config === undefined ? undefined : await loadInjectorConfig(options.config);
   if (config?.ok === false) return tellProblems(config.error, false);
   return rewriteAll(inputs.value, options, (input) =>
@@ -89,11 +90,12 @@ function rewriteAll(
       tellLines(rewritten.error.map(problemLine));
       continue;
     }
-    tellLines(rewritten.value.notes.flatMap(noteLines));
+    const isDone = !diff && !check;
+    tellLines(rewritten.value.notes.flatMap((note) => noteLines(note, isDone)));
     const isChanged = rewritten.value.text !== input.text;
     if (check && isChanged) exitCode = Math.max(exitCode, 1);
     if (diff && isChanged) outputs.push(createTwoFilesPatch(input.name, input.name, input.text, rewritten.value.text));
-    else if (!diff && !check) outputs.push(rewritten.value.text);
+    else if (isDone) outputs.push(rewritten.value.text);
   }
   const text = diff ? outputs.join('') : joinStreams(outputs);
   process.stdout.write(output === 'json' && !diff ? asJson(text) : text);
@@ -104,6 +106,11 @@ function problemLine({ file, line, message }: ManifestProblem): string {
   return `${file}${line === undefined ? '' : `:${line}`}: ${message}`;
 }
 
+/** What is only shown or asked about. */
+const WORDS_BEFORE: Partial<Readonly<Record<ManifestNote['kind'], string>>> = {
+  injected: 'would be injected',
+  removed: 'its sidecar would be removed',
+};
 const WORDS: Readonly<Record<ManifestNote['kind'], string>> = {
   injected: 'injected',
   present: 'has its sidecar already',
@@ -112,8 +119,9 @@ const WORDS: Readonly<Record<ManifestNote['kind'], string>> = {
   removed: 'sidecar removed',
 };
 
-function noteLines({ file, object, kind, warnings }: ManifestNote): string[] {
-  return [`${file}: ${object}: ${WORDS[kind]}`, ...warnings.map((warning) => `  ${warning}`)];
+function noteLines({ file, object, kind, warnings }: ManifestNote, isDone: boolean): string[] {
+  const words = (isDone ? undefined : WORDS_BEFORE[kind]) ?? WORDS[kind];
+  return [`${file}: ${object}: ${words}`, ...warnings.map((warning) => `  ${warning}`)];
 }
 
 /** Streams behind each other are one stream when each but the first begins with its `---`. */

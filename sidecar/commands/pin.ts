@@ -27,6 +27,8 @@ export interface PinOptions {
 export async function pinCommand({ config, server: chosen, diff, json }: PinOptions): Promise<number> {
   const loaded = await discoverConfig(config);
   if (!loaded.ok) return tellProblems(loaded.error, json);
+  if (loaded.value.origin.kind === 'demo')
+    return tellSentence('no sidecar.yaml and no .mcp.json here: nothing to pin (sidecar init writes one)', json);
   const { file } = loaded.value.config.pins;
   const before = lockBefore(loaded.value, chosen, diff);
   if (!before.ok) return tellProblems(before.error, json);

@@ -41,6 +41,8 @@ export async function policySuggest(options: PolicySuggestOptions): Promise<numb
   const gathered = await gather(audit);
   if (!gathered.ok) return tellSentence(gathered.error, json);
   const { needs, reading } = gathered.value;
+  if (needs.requests === 0)
+    return tellSentence(`no request that a policy has judged is in there (${describeReading(reading)})`, json);
   const exact = suggest(needs);
   const suggestion = options.widen ? widen(exact) : exact;
   const texts = textsOf(suggestion, needs, options);

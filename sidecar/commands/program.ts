@@ -6,6 +6,8 @@
  */
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { packageVersion } from '../config/package-folder.ts';
+import { nearestOf } from '../config/nearest.ts';
+import { printable } from './printable.ts';
 
 /** Runs the command that `args` (without node and script) name, and resolves to its exit code. Does not end the process. */
 export async function runProgram(args: readonly string[]): Promise<number> {
@@ -142,6 +144,8 @@ export async function runProgram(args: readonly string[]): Promise<number> {
       .argParser(collect)
       .makeOptionMandatory();
   const diff = () => new Option('--diff', 'show what would change instead').default(false);
+  const dryRun = () =>
+    new Option('--check', 'print no manifest; say what would change, and exit 1 when something would').default(false);
   const output = () =>
     new Option('-o, --output <format>', 'of the manifests').choices(['yaml', 'json']).default('yaml');
   const asJson = () => new Option('--json', 'the same as --output json').implies({ output: 'json' });
@@ -162,7 +166,7 @@ export async function runProgram(args: readonly string[]): Promise<number> {
     )
     .option('--config <file>', 'injector.yaml, as the webhook has it: then both make the same pods')
     .addOption(diff())
-    .option('--check', 'print nothing; exit 1 when something would change', false)
+    .addOption(dryRun())
     .addOption(output())
     .addOption(asJson())
     .action(async (options) => set(await (await import('./inject.ts')).injectCommand(options)));
@@ -171,7 +175,7 @@ export async function runProgram(args: readonly string[]): Promise<number> {
     .description('take the sidecar out of manifests again')
     .addOption(files())
     .addOption(diff())
-    .option('--check', 'print nothing; exit 1 when something would change', false)
+    .addOption(dryRun())
     .addOption(output())
     .addOption(asJson())
     .action(async (options) => set(await (await import('./inject.ts')).uninjectCommand(options)));
@@ -192,7 +196,12 @@ export async function runProgram(args: readonly string[]): Promise<number> {
     .addOption(new Option('--json', 'print data as JSON (it always is)'))
     .action(async (options) => set(await (await import('./schema.ts')).schema(options)));
 
+  const [first] = args;
+  const names = program.commands.map((command) => command.name());
   try {
+    // Otherwise it is an argument too many of the default command.
+    if (first !== undefined && /^\w/.test(first) && ![...names, 'help'].includes(first))
+      program.error(`error: there is no command ${printable(first)}${meant(first, names)}`);
     await program.parseAsync(args, { from: 'user' });
     return exitCode;
   } catch (error) {
@@ -200,6 +209,11 @@ export async function runProgram(args: readonly string[]): Promise<number> {
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
     throw error;
   }
+}
+
+function meant(word: string, known: readonly string[]): string {
+  const nearest = nearestOf(word, known);
+  return nearest === undefined ? '' : `; did you mean ${nearest}?`;
 }
 
 function percent(text: string): number {

@@ -82,14 +82,14 @@ export function greeting(loaded: Loaded, mcp: readonly string[], admin: string):
   ];
 }
 
-function howToEnforce({ origin, policySource }: Loaded, file: string): string {
+function howToEnforce({ config, origin, policySource }: Loaded, file: string): string {
   const when = 'when the audit shows what you expect';
   if (origin.kind !== 'sidecarYaml') return `npx sidecar init writes a policy.yaml; set mode: enforce in it ${when}`;
   if (policySource.kind === 'inline') return `set mode: enforce in ${showFile(origin.file!)} (policy) ${when}`;
   if (policySource.kind === 'bundle') return `set mode: enforce in the policy that is signed for ${file} ${when}`;
   // A file of this package is not for editing.
   if (dirname(policySource.path) === join(packageFolder(), 'policies', 'library'))
-    return `name a policy of your own in ${showFile(origin.file!)} ${when}`;
+    return `sidecar policy suggest --audit ${showFile(config.audit.path)} --out . writes suggested.yaml from it: name that in ${showFile(origin.file!)} (policy: ./suggested.yaml) ${when}`;
   return `set mode: enforce in ${file} ${when}`;
 }
 

@@ -195,7 +195,7 @@ async function findMissing(usable: Usable, environment: Environment): Promise<Do
     if (typeof value !== 'object' || value === null) return;
     const { file, env } = value as { file?: unknown; env?: unknown };
     if (typeof file === 'string') check([...path, 'file'], faultOfFile(file));
-    else if (typeof env === 'string') check([...path, 'env'], Promise.resolve(faultOfVariable(environment[env])));
+    else if (typeof env === 'string') check([...path, 'env'], Promise.resolve(faultOfVariable(env, environment[env])));
     else if (Array.isArray(value)) for (const [index, inner] of value.entries()) walk(inner, [...path, index]);
     else for (const [key, inner] of Object.entries(value)) walk(inner, [...path, key]);
   };
@@ -220,9 +220,11 @@ async function findMissing(usable: Usable, environment: Environment): Promise<Do
   return (await Promise.all(checks)).filter((problem) => problem !== undefined);
 }
 
-function faultOfVariable(value: string | undefined): string | undefined {
-  if (value === undefined) return 'this environment variable is not set';
-  return value.trim() === '' ? 'this environment variable is empty' : undefined;
+/** Named where it looks like a name: it could be the secret itself, in the wrong place. */
+function faultOfVariable(name: string, value: string | undefined): string | undefined {
+  const which = /^[A-Z][A-Z0-9_]{0,63}$/.test(name) ? `the environment variable ${name}` : 'this environment variable';
+  if (value === undefined) return `${which} is not set`;
+  return value.trim() === '' ? `${which} is empty` : undefined;
 }
 
 async function faultOfFile(file: string): Promise<string | undefined> {

@@ -4,6 +4,7 @@
  */
 import { relative } from 'node:path';
 import * as z from 'zod';
+import { nearestOf } from './nearest.ts';
 
 export interface Problem {
   /** Absolute path; `undefined` when no file is to blame. */
@@ -184,23 +185,7 @@ function formsOf(schema: JsonSchema, root: JsonSchema): JsonSchema[] {
 function unknownKey(key: string, known: readonly string[]): string {
   // Known, but in another form of the same thing: `command` beside `url`.
   if (known.includes(key)) return 'does not go together with the other keys here';
-  const nearest = known
-    .map((candidate) => ({ candidate, distance: editDistance(key.toLowerCase(), candidate.toLowerCase()) }))
-    .filter(({ candidate, distance }) => distance <= Math.max(1, Math.floor(candidate.length / 3)))
-    .sort((left, right) => left.distance - right.distance)[0];
-  if (nearest !== undefined) return `is not a known key; did you mean ${nearest.candidate}?`;
+  const nearest = nearestOf(key, known);
+  if (nearest !== undefined) return `is not a known key; did you mean ${nearest}?`;
   return known.length === 0 ? 'is not a known key' : `is not a known key; known here: ${known.join(', ')}`;
-}
-
-/** Levenshtein distance. Keys are short; longer ones are cut so that a hostile file costs nothing. */
-function editDistance(left: string, right: string): number {
-  const [a, b] = [left.slice(0, 64), right.slice(0, 64)];
-  let row = Array.from({ length: b.length + 1 }, (_, column) => column);
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j++)
-      next.push(Math.min(row[j]! + 1, next[j - 1]! + 1, row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1)));
-    row = next;
-  }
-  return row[b.length]!;
 }

@@ -52,7 +52,7 @@ export const DEFAULT_MCP_ADDRESSES = ['127.0.0.1:4180', '[::1]:4180'];
 const DEFAULT_ADMIN_ADDRESS = '127.0.0.1:4181';
 
 const NO_POLICY =
-  'is missing, and without a policy nothing may be allowed: name one here (policy: ./policy.yaml; sidecar init writes an example), or start with policy: library/observe, which allows everything and records what happens';
+  'is missing, and without a policy nothing may be allowed: name one (policy: ./policy.yaml; sidecar init writes it), write it here (policy: { version: 1, rules: [ { name: reading, allow: [ { tools: ["list_*", "get_*"] } ] } ] }), or start with policy: library/observe, which allows everything and records what happens';
 
 const POLICY_URL = 'must be https (or http to loopback): only from there a signed bundle is taken';
 const UNSIGNED =

@@ -346,6 +346,7 @@ function showFailure(failure: UpstreamFailure): string {
     case 'unreachable':
       return `cannot be reached (${failure.detail})`;
     case 'timeout':
+      return `${NOT_IN_TIME} (timeouts.${failure.phase}: ${failure.afterMs} ms)`;
     case 'aborted':
       return NOT_IN_TIME;
     case 'garbage':

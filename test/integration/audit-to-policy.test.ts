@@ -330,10 +330,14 @@ describe('the commands', () => {
       assert.doesNotMatch(stderr, /\n +at /);
     });
 
-  test('an empty audit is an audit', async () => {
+  test('an empty audit is an audit, of which nothing can be suggested', async () => {
     const { code, stdout } = await sidecar(['policy', 'replay', '--audit', 'empty.jsonl', '--policy', 'allow.yaml']);
     assert.deepEqual([code, stdout], [0, '0 requests judged again: nothing would change\n']);
     const suggested = await sidecar(['policy', 'suggest', '--audit', 'empty.jsonl']);
-    assert.equal(suggested.code, 0, suggested.stderr);
+    assert.deepEqual([suggested.code, suggested.stdout], [2, '']);
+    assert.match(
+      suggested.stderr,
+      /^no request that a policy has judged is in there \(read 0 records and 0 events\)\n$/,
+    );
   });
 });

@@ -87,9 +87,10 @@ suite('sidecar inject', () => {
     const injected = ok(['inject', '-f', 'manifests']).stdout;
     assert.match(ok(['uninject', '-f', '-', '--diff'], injected).stdout, /^- +- name: mcp-sidecar$/m);
   });
-  test('--check prints nothing, and tells by its exit code', () => {
-    const { status, stdout } = run(['inject', '-f', 'manifests', '--check']);
+  test('--check prints no manifest, says what would be done, and tells by its exit code', () => {
+    const { status, stdout, stderr } = run(['inject', '-f', 'manifests', '--check']);
     assert.deepEqual([status, stdout], [1, '']);
+    assert.match(stderr, /: would be injected$/m);
     const injected = ok(['inject', '-f', 'manifests']).stdout;
     assert.equal(ok(['inject', '-f', '-', '--check'], injected).stdout, '');
     assert.equal(run(['uninject', '-f', '-', '--check'], injected).status, 1);
@@ -122,7 +123,7 @@ suite('sidecar inject', () => {
     assert.match(stderr, /^job.yaml:7: Job triage: a Job would never complete beside a classic sidecar/);
     assert.match(
       run(['inject', '-f', 'job.yaml']).stderr,
-      /no group of this namespace names the service account agent/,
+      /^no group is in these manifests: name those with the ConfigMaps by --groups\n.*no group of this namespace names the service account agent/,
     );
   });
   test('--config is the webhook’s injector.yaml', async () => {

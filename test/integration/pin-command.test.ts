@@ -84,6 +84,14 @@ test('a real server is pinned, and is as it was pinned', async () => {
   assert.match(diff.stdout, /^nothing that is listed differs from sidecar\.lock: /);
 });
 
+test('where there is no configuration, the demo is not pinned', async () => {
+  await rm(join(folder, 'sidecar.yaml'), { force: true });
+  const { status, stdout, stderr } = await sidecar('pin');
+  assert.deepEqual([status, stdout], [2, '']);
+  assert.match(stderr, /^no sidecar\.yaml and no \.mcp\.json here: nothing to pin/);
+  assert.deepEqual(await readdir(folder), []);
+});
+
 describe('what differs', () => {
   const WORDS = [
     'hub.more: new',

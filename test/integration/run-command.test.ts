@@ -18,6 +18,16 @@ policy: library/read-only
 const DANGER =
   'dangerouslyAllowHttp: the credential of server away may travel over plain http, where others can read it';
 
+test('a command that is not there is said to be none, with the one that was meant', () => {
+  for (const [word, sentence] of [
+    ['polcy', 'error: there is no command polcy; did you mean policy?'],
+    ['frobnicate', 'error: there is no command frobnicate'],
+  ] as const) {
+    const { status, stdout, stderr } = spawnSync(process.execPath, [MAIN, word], { encoding: 'utf8', timeout: 60_000 });
+    assert.deepEqual([status, stdout, stderr.split('\n')[0]], [2, '', sentence]);
+  }
+});
+
 test('a dangerous switch is logged at each start, and told by check', async (context) => {
   const folder = await mkdtemp(join(tmpdir(), 'run-command-'));
   context.after(() => rm(folder, { recursive: true, force: true }));

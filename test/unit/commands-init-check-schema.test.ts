@@ -150,7 +150,10 @@ describe('the greeting of run', () => {
     const inline = await greetingOf('sidecar.yaml', `servers: ${ONE}\npolicy: ${audit}\n`);
     assert.match(inline, /to enforce: set mode: enforce in \S*sidecar\.yaml \(policy\) when/);
     const library = await greetingOf('sidecar.yaml', `servers: ${ONE}\npolicy: library/observe\n`);
-    assert.match(library, /to enforce: name a policy of your own in \S*sidecar\.yaml when/);
+    assert.match(
+      library,
+      /to enforce: sidecar policy suggest --audit \S*audit\.jsonl --out \. writes .* name that in \S*sidecar\.yaml \(/,
+    );
     assert.doesNotMatch(inFile + inline + library, /sidecar init/);
   });
 

@@ -197,6 +197,7 @@ describe('an expression of the literature', () => {
     ['params.name == "x"', /^Unknown variable: params .*: write body\.params/],
     ['tools.name == "x"', /^Unknown variable: tools .*: there are agent, user, server, tool, method/],
     ['agent.roles.contains("admin")', /list\.contains.*: write x in list$/],
+    ['args.path.startWith("/srv/")', /startWith.*: text has startsWith, endsWith, contains, glob, size; lists have/],
     ['method = "tools/call"', /^Unexpected.*: CEL writes && for and, .* == for equals$/],
     ['method == "x" and tool.name == "y"', /^Unexpected.*: CEL writes && for and/],
     ['args.?limit.orValue(1) == 1', /^Expected IDENTIFIER, got QUESTION \(at character 6\)$/],

@@ -96,7 +96,16 @@ describe('a policy', () => {
       /^quotas\.0: needs calls, tokens or concurrent/,
     ],
     ['a quota without a key', { ...VALID, quotas: [{ ...quota, key: [] }] }, /^quotas\.0\.key: /],
-    ['a key that is not there', { ...VALID, quotas: [{ ...quota, key: ['planet'] }] }, /^quotas\.0\.key\.0: /],
+    [
+      'a key that is not there',
+      { ...VALID, quotas: [{ ...quota, key: ['agents'] }] },
+      /^quotas\.0\.key\.0: must be one of agent, user, group, session, server, tool, or \{ cel: <expression> \}$/,
+    ],
+    [
+      'a key by an expression that does not parse',
+      { ...VALID, quotas: [{ ...quota, key: [{ cel: 'args.' }] }] },
+      /^quotas\.0\.key\.0\.cel: /,
+    ],
     ...['60', '60/', '60/m', '60/10x', '-1/min', '1.5/min', '60/0s', '0/min', '1/99999h', '60/min ', 60].map(
       (calls): [string, unknown, RegExp] => [
         `the rate ${calls}`,

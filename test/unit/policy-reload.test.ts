@@ -37,6 +37,29 @@ test('a load that throws is a refused policy: the last good one stays, and the p
   assert.equal(reload.figures.refused, 1);
 });
 
+test('a policy that was broken and is as before again is told, so that whoever mends it knows', async (context) => {
+  const folder = await mkdtemp(join(tmpdir(), 'policy-reload-'));
+  context.after(() => rm(folder, { recursive: true }));
+  const file = join(folder, 'policy.yaml');
+  await writeFile(file, 'version: 1\n');
+  const source: PolicySource = { kind: 'path', path: file };
+  const first = await loadPolicy(source, {});
+  assert.ok(first.ok);
+  const told: string[] = [];
+  const reload = new PolicyReload(first.value, await PolicyFiles.open(first.value, source, {}), {
+    onReloaded: ({ version }) => told.push(version),
+    onRefused: () => told.push('refused'),
+  });
+  context.after(() => reload.close());
+  const { version } = reload.active;
+  await writeFile(file, 'version: 2\n');
+  await reload.check();
+  await writeFile(file, 'version: 1\n');
+  await reload.check();
+  await reload.check();
+  assert.deepEqual(told, ['refused', version]);
+});
+
 test('a file that is extended and comes later is noticed, and its absence is told once', async (context) => {
   const folder = await mkdtemp(join(tmpdir(), 'policy-reload-'));
   context.after(() => rm(folder, { recursive: true }));
