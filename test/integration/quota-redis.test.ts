@@ -5,10 +5,11 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import type { Charge } from '../../policies/charge.ts';
+import { findTrouble } from '../../sidecar/quota/open-redis.ts';
 import { askLegacy, toolCall } from '../support/raw-http.ts';
 import { startRedis, whyNoRedis } from '../support/redis-server.ts';
 import { startScriptedUpstream } from '../support/scripted-upstream.ts';
-import { CALL, now, openStore } from '../support/shared-quotas.ts';
+import { CALL, CONFIG, now, openStore } from '../support/shared-quotas.ts';
 import { startTestSidecar } from '../support/sidecar.ts';
 import { until } from '../support/until.ts';
 
@@ -324,6 +325,22 @@ suite('quota in Redis', { skip: whyNoRedis }, () => {
     await until(() => roomy.figures.isReady);
     const next = await roomy.reserve([CALL]);
     assert.equal(next.ok && next.value.usage[0]!.used, 2);
+  });
+});
+
+suite('asked once, as check --connect does', { skip: whyNoRedis }, () => {
+  test('one that is there has no trouble, and one that wants a password says so', async (context) => {
+    const ask = (redis: { readonly url: string }) =>
+      findTrouble(
+        { ...CONFIG, redis: redis.url },
+        { group: 'support', environment: {}, now: () => performance.now(), random: Math.random },
+      );
+    const [open, locked] = [
+      await startRedis(context),
+      await startRedis(context, { args: ['--requirepass', 'correct-horse'] }),
+    ];
+    assert.equal(await ask(open), undefined);
+    assert.match((await ask(locked))!, /^NOAUTH/);
   });
 });
 

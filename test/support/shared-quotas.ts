@@ -25,7 +25,7 @@ export const CALL: Charge = {
 };
 
 /** Patient: the machine may be busy. */
-const CONFIG: RedisConfig = {
+export const CONFIG: RedisConfig = {
   redis: 'redis://127.0.0.1:6379',
   prefix: 'test:',
   onStoreFailure: 'refuse',
