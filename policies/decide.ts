@@ -41,6 +41,17 @@ export function isVisible(policy: CompiledPolicy, subject: Subject, target: Targ
   return judge(policy, candidates, variables, false).effect !== 'hide';
 }
 
+/** What denies the target by what is known without a call, whether or not something allows it. Nothing in audit mode. */
+export function denialOf(policy: CompiledPolicy, subject: Subject, target: Target): Refused | undefined {
+  if (policy.audit) return undefined;
+  const candidates = candidatesFor(policy, subject, target);
+  const variables = candidates.conditional
+    ? variablesOf(subject, candidates.roles, target, policy.env, undefined)
+    : undefined;
+  const decision = judge({ allowByDefault: true }, candidates, variables, false);
+  return decision.effect === 'allow' ? undefined : decision;
+}
+
 function outsideOf({ within }: CompiledPolicy, target: Target): Refused | undefined {
   if (within === undefined || hasMember(within, target)) return undefined;
   return hide(within.label, `${within.label} does not have it`);
@@ -48,7 +59,7 @@ function outsideOf({ within }: CompiledPolicy, target: Target): Refused | undefi
 
 /** @param perCall `false`: only visibility is asked, and the answer is `allow` or `hide`. */
 function judge(
-  policy: CompiledPolicy,
+  policy: Pick<CompiledPolicy, 'allowByDefault'>,
   { denies, allows }: Pick<Candidates, 'denies' | 'allows'>,
   variables: Variables | undefined,
   perCall: boolean,

@@ -100,11 +100,13 @@ export function targetsOf(
     case 'tool': {
       const name = params?.name;
       if (typeof name !== 'string') return err(`${method} needs params.name`);
+      if (!mayBeArguments(params?.arguments)) return err(NO_ARGUMENTS);
       return ok([{ kind: 'tool', server, name, annotations: annotationsOf(name) }]);
     }
     case 'prompt': {
       const name = params?.name;
-      return typeof name === 'string' ? ok([{ kind: 'prompt', server, name }]) : err(`${method} needs params.name`);
+      if (typeof name !== 'string') return err(`${method} needs params.name`);
+      return mayBeArguments(params?.arguments) ? ok([{ kind: 'prompt', server, name }]) : err(NO_ARGUMENTS);
     }
     case 'resource': {
       const uri = params?.uri;
@@ -115,6 +117,13 @@ export function targetsOf(
     case 'subscriptions':
       return subscriptionTargets(server, params?.notifications);
   }
+}
+
+const NO_ARGUMENTS = 'params.arguments must be an object';
+
+/** A lenient server could read something in what is none, and rules would have looked at nothing. `null` is absent. */
+function mayBeArguments(value: unknown): boolean {
+  return value === undefined || (typeof value === 'object' && !Array.isArray(value));
 }
 
 function resourceTargets(server: string, uris: readonly string[]): Result<Target[], string> {

@@ -20,6 +20,7 @@ import {
 } from '../../injector/manifest.ts';
 import { parsePart, partsOf } from '../../injector/manifest-text.ts';
 import { defaultOptions, loadInjectorConfig, optionsOf } from '../../injector/options.ts';
+import { showHidden } from '../../policies/hidden-characters.ts';
 import { err, ok, type Result } from '../../policies/result.ts';
 import { readText } from '../config/text-file.ts';
 import { problemOf, tellLines, tellProblems } from './output.ts';
@@ -94,7 +95,8 @@ function rewriteAll(
     tellLines(rewritten.value.notes.flatMap((note) => noteLines(note, isDone)));
     const isChanged = rewritten.value.text !== input.text;
     if (check && isChanged) exitCode = Math.max(exitCode, 1);
-    if (diff && isChanged) outputs.push(createTwoFilesPatch(input.name, input.name, input.text, rewritten.value.text));
+    if (diff && isChanged)
+      outputs.push(showHidden(createTwoFilesPatch(input.name, input.name, input.text, rewritten.value.text)));
     else if (isDone) outputs.push(rewritten.value.text);
   }
   const text = diff ? outputs.join('') : joinStreams(outputs);

@@ -87,6 +87,13 @@ suite('sidecar inject', () => {
     const injected = ok(['inject', '-f', 'manifests']).stdout;
     assert.match(ok(['uninject', '-f', '-', '--diff'], injected).stdout, /^- +- name: mcp-sidecar$/m);
   });
+  test('--diff shows what would steer a terminal, and is not steered', () => {
+    const { stdout } = ok(
+      ['inject', '-f', '-', '--groups', 'group.yaml', '--diff'],
+      workload('Deployment').replace('serviceAccountName: agent', 'serviceAccountName: agent # \u001b]0;owned\u0007'),
+    );
+    assert.match(stdout, /serviceAccountName: agent # \\u\{1b\}\]0;owned\\u\{7\}/);
+  });
   test('--check prints no manifest, says what would be done, and tells by its exit code', () => {
     const { status, stdout, stderr } = run(['inject', '-f', 'manifests', '--check']);
     assert.deepEqual([status, stdout], [1, '']);

@@ -228,6 +228,16 @@ describe('Mcp-Param-*', () => {
     assert.equal(upstream.seen.at(-1)!.headers['mcp-param-region'], 'us');
   });
 
+  test('while the server’s tools cannot be listed, nobody can say what it should say: 503', async (context) => {
+    upstream.answer = (_seen, response) => response.writeHead(500).end();
+    const sidecar = await started(context, policy);
+    const answer = await callModern(sidecar, 'query', { 'mcp-param-region': 'us' }, { region: 'eu' });
+    assert.deepEqual([answer.status, answer.headers['retry-after']], [503, '1']);
+    assert.equal(calls(), 0);
+    assert.notEqual((await callModern(sidecar, 'query', {}, { region: 'eu' })).status, 503);
+    assert.equal(calls(), 1);
+  });
+
   test('of a tool that is hidden does not tell that there is one', async (context) => {
     const sidecar = await started(context, policy);
     await list(sidecar);

@@ -236,6 +236,20 @@ test('an answer on a stream that is taken up again is withheld when it is too mu
   assert.deepEqual([line.decision, line.rule, line.rpcCode], ['limit', 'tokens', -31429]);
 });
 
+test('calls that share an id are all charged for its answer, and there are few of them', async (context) => {
+  const quotas = `tokens: 1000000/h }, { name: dear, key: [agent], tokens: 1000/h, hard: true, when: 'tool.name == "dear"'`;
+  const { call, get, sidecar, headers } = await unanswered(context, quotas, 5000);
+  const dear = () => askLegacy(sidecar.base, toolCall('dear'), headers);
+  await dear();
+  const resumed = await get({ 'last-event-id': 'e1' });
+  await resumed.waitFor(1);
+  assert.deepEqual([resumed.events[0]!.data.error?.code, resumed.events[0]!.data.error?.data.quota], [-31429, 'dear']);
+  for (let more = 0; more < 6; more++) assert.equal((await call()).status, 200);
+  const crowded = await call();
+  assert.deepEqual([crowded.status, crowded.json.error.code], [400, -32602]);
+  assert.match(crowded.json.error.message, /its id is that of requests which are not answered yet/);
+});
+
 test('an answer on the stream that is open for everything is withheld too, while its call is under way', async (context) => {
   const { get, push, upstream, sidecar, headers } = await unanswered(context, 'tokens: 1000/h, hard: true', 0);
   const standing = await get();

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import type * as http from 'node:http';
 import { connect, type Socket } from 'node:net';
 import { describe, test } from 'node:test';
-import { ask, askLegacy, toolCall } from '../support/raw-http.ts';
+import { ask, askLegacy, askModern, toolCall } from '../support/raw-http.ts';
 import { sendJson } from '../support/scripted-upstream.ts';
 import { ALLOW_ALL, startBehind } from '../support/sidecar.ts';
 import { until } from '../support/until.ts';
@@ -36,6 +36,73 @@ test('headers that only 2026-07-28 has, and that nobody checked, do not go upstr
   });
   assert.equal(upstream.seen.length, 1);
   for (const name of Object.keys(upstream.seen[0]!.headers)) assert.doesNotMatch(name, /^mcp-(method|name|param)/);
+});
+
+test('a body is JSON in UTF-8, whatever an agent says: for us and for the server', async (context) => {
+  const { upstream, sidecar } = await startBehind(context, open);
+  const body = JSON.stringify(toolCall('get_x', { note: '+ACI-,+ACI-owner+ACI-:+ACI-victim' }));
+  for (const type of [
+    'application/json; charset=utf-7',
+    'application/json;x="y";charset="UTF-16LE"',
+    'application/json; charset=utf-7; charset=utf-8',
+  ])
+    assert.equal((await ask(sidecar.base, { headers: { 'content-type': type }, body })).status, 415);
+  assert.equal(upstream.seen.length, 0);
+  const type = 'Application/JSON ; charset = "UTF-8"; x=charset=utf-7';
+  await ask(sidecar.base, { headers: { 'content-type': type, accept: 'application/json, text/event-stream' }, body });
+  assert.equal(upstream.seen[0]!.headers['content-type'], 'application/json');
+});
+
+test('headers of MCP that nobody here knows do not go upstream', async (context) => {
+  const { upstream, sidecar } = await startBehind(context, open);
+  await askModern(
+    sidecar.base,
+    { id: 1, method: 'tools/call', params: { name: 'get_x', arguments: {} } },
+    { 'mcp-toolsets': 'all' },
+  );
+  const { headers } = upstream.seen.at(-1)!;
+  assert.deepEqual([headers['mcp-toolsets'], headers['mcp-name']], [undefined, 'get_x']);
+});
+
+for (const args of ['{"owner":"evil"}', 5, true, [], ['owner']])
+  test(`arguments that are ${JSON.stringify(args)} are none that a rule could look at`, async (context) => {
+    const { upstream, sidecar } = await startBehind(
+      context,
+      (url) => `servers: { main: { url: "${url}" } }
+policy: { version: 1, default: allow, rules: [ { name: n, deny: [ { tools: ["*"] } ], when: 'has(args.owner)' } ] }
+`,
+    );
+    for (const method of ['tools/call', 'prompts/get']) {
+      const message = { jsonrpc: '2.0', id: 3, method, params: { name: 'any', arguments: args } };
+      const { status, json } = await askLegacy(sidecar.base, message);
+      assert.deepEqual(
+        [status, json.id, json.error.code, json.error.message],
+        [400, 3, -32602, 'Invalid params: params.arguments must be an object'],
+      );
+    }
+    assert.equal(upstream.seen.length, 0);
+  });
+
+test('2026-07-28: one agent cannot cancel what another has asked, since ids are nobody’s there', async (context) => {
+  const { upstream, sidecar } = await startBehind(context, open);
+  const body = JSON.stringify({
+    jsonrpc: '2.0',
+    method: 'notifications/cancelled',
+    params: {
+      requestId: 7,
+      _meta: {
+        'io.modelcontextprotocol/protocolVersion': '2026-07-28',
+        'io.modelcontextprotocol/clientCapabilities': {},
+      },
+    },
+  });
+  const headers = {
+    accept: 'application/json, text/event-stream',
+    'mcp-protocol-version': '2026-07-28',
+    'mcp-method': 'notifications/cancelled',
+  };
+  const { status, text } = await ask(sidecar.base, { headers, body });
+  assert.deepEqual([status, text, upstream.seen.length], [202, '', 0]);
 });
 
 test('a page of another site cannot make its browser GET', async (context) => {

@@ -12,7 +12,7 @@ import {
   argumentPlanFor,
   argumentRulesFor,
 } from '../../../policies/arguments.ts';
-import { isVisible } from '../../../policies/decide.ts';
+import { denialOf, isVisible } from '../../../policies/decide.ts';
 import type { Call, Decision, Refused, Subject, Target } from '../../../policies/decision.ts';
 import { argumentsOf, decideAll } from '../../../policies/judge.ts';
 import { idOf, listedTarget, listKindOf, targetsOf } from '../../../policies/methods.ts';
@@ -29,6 +29,7 @@ import type { Outcome, Stage } from '../compose.ts';
 import type { Parsed, Permitted } from '../exchange.ts';
 import { issuePermit, type ListFilter } from '../permit.ts';
 import type { Reason } from '../reason.ts';
+import { rootsOf, tellsOfRoots, withoutRoots } from '../withhold-roots.ts';
 
 /** A policy in force and the name under which the audit knows it. */
 export interface ActivePolicy {
@@ -49,6 +50,8 @@ export interface AuthorizePorts {
 
 /** Methods of the 2025 eras that name what policy protects, and that 2026-07-28 no longer has. */
 const REMOVED = new Set(['resources/subscribe', 'resources/unsubscribe']);
+
+const UNLISTED_RETRY_MS = 1_000;
 
 const ALLOWED: Decision = { effect: 'allow', rule: undefined, wouldBe: undefined };
 
@@ -104,6 +107,8 @@ function judge(exchange: Parsed, active: ActivePolicy, ports: AuthorizePorts): R
 
   const sentArgs = argumentsOf(exchange.message?.params);
   const planned = planArguments(exchange, policy);
+  const refused = settleRoots(exchange, active.policy);
+  if (refused !== undefined) return refused;
   const { message } = exchange;
   let decision: Decision = ALLOWED;
   if (message !== undefined && message.kind !== 'response') {
@@ -160,6 +165,23 @@ function judge(exchange: Parsed, active: ActivePolicy, ports: AuthorizePorts): R
   return undefined;
 }
 
+/** Where policy denies them, an agent that has roots becomes one that has none. */
+function settleRoots(exchange: Parsed, policy: CompiledPolicy): Reason | undefined {
+  const { message, route, subject } = exchange;
+  if (message === undefined || !tellsOfRoots(message)) return undefined;
+  const target = rootsOf(route.server);
+  const denied = denialOf(policy, subject!, target);
+  if (denied === undefined) return undefined;
+  const rest = withoutRoots(message);
+  if (rest !== undefined) {
+    exchange.message = rest;
+    return undefined;
+  }
+  exchange.targets = [target];
+  exchange.decision = denied;
+  return refusalOf(target, denied);
+}
+
 /** The agent's headers have to say what the agent's arguments say; what goes on says what the changed ones say. */
 function settleParamHeaders(
   exchange: Parsed,
@@ -172,10 +194,14 @@ function settleParamHeaders(
   const { headers } = exchange.request;
   const name = String(exchange.message?.params?.name);
   const schema = catalog.inputSchemaOf(server, name);
+  const param = paramHeaderIn(headers);
+  if (param !== undefined && catalog.stateOf(server, name) === 'unknown') {
+    const detail = `the server's tools could not be listed, so that ${param} cannot be held against the arguments`;
+    return { kind: 'unavailable', why: 'unreachable', detail, retryAfterMs: UNLISTED_RETRY_MS };
+  }
   const checked = checkParamHeaders(schema, sentArgs, headers);
   if (!checked.ok) return { kind: 'malformed', reason: checked.error };
   if (plan === undefined || !exchange.argumentsChanged) return undefined;
-  const param = paramHeaderIn(headers);
   if (param !== undefined && !catalog.knows(server, name)) {
     const detail = `policy changes the arguments of ${name}, and which of them ${param} repeats is not known`;
     return { kind: 'forbidden', rule: [...plan.removes, ...plan.sets][0]!.rule, detail };

@@ -14,6 +14,8 @@ export function credential(credentials: ReadonlyMap<string, Credential>): Stage<
   return async (exchange, next): Promise<Outcome> => {
     const { paramHeaders } = exchange;
     const headers = forwardable(exchange.request.headers, exchange.era, paramHeaders === undefined);
+    // Not the agent's: a server that takes its word for another charset would read another message.
+    if (exchange.permit.message !== undefined) headers['content-type'] = 'application/json';
     Object.assign(headers, paramHeaders);
     if (exchange.upstreamSessionId !== undefined) headers['mcp-session-id'] = exchange.upstreamSessionId;
 
@@ -35,20 +37,19 @@ export function credential(credentials: ReadonlyMap<string, Credential>): Stage<
   };
 }
 
-const FORWARDED = new Set(['accept', 'accept-language', 'content-type', 'last-event-id', 'user-agent']);
-
-const MODERN_ONLY = /^mcp-(?:method|name|param-)/;
+const FORWARDED = new Set(['accept', 'accept-language', 'last-event-id', 'mcp-protocol-version', 'user-agent']);
+/** Checked against the body. The 2025 eras have no such headers, so nobody has checked them there. */
+const MODERN = new Set(['mcp-method', 'mcp-name']);
 
 /** @param withParams The agent's `Mcp-Param-*` say what is sent. */
 function forwardable(headers: IncomingHttpHeaders, era: Era, withParams: boolean): Record<string, string> {
   const kept: Record<string, string> = {};
+  const isModern = era === 'modern';
   for (const name in headers) {
-    // `Mcp-Param-*` that we do not know must be forwarded (2026-07-28, Streamable HTTP). The session id is ours, not the server's.
-    if (!FORWARDED.has(name) && (!name.startsWith('mcp-') || name === 'mcp-session-id')) continue;
+    // `Mcp-Param-*` that we do not know must be forwarded (2026-07-28, Streamable HTTP).
+    const isParam = isModern && withParams && name.startsWith(PARAM_PREFIX);
+    if (!FORWARDED.has(name) && !isParam && !(isModern && MODERN.has(name))) continue;
     const value = headers[name];
-    // The 2025 eras have no such headers, so nobody has checked them against the body.
-    if (era === 'legacy' && MODERN_ONLY.test(name)) continue;
-    if (!withParams && name.startsWith(PARAM_PREFIX)) continue;
     if (value !== undefined) kept[name] = typeof value === 'string' ? value : value.join(', ');
   }
   return kept;

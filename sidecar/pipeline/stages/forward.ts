@@ -65,6 +65,11 @@ export function forward({ now, leftBehindMs }: ForwardPorts): Stage<Attempted, A
   };
 
   return async (exchange, next): Promise<Outcome> => {
+    if (isVoid(exchange)) {
+      exchange.reply.head(202, {});
+      exchange.reply.end();
+      return undefined;
+    }
     const { signal, forget } = watchAgent(exchange, leftBehindMs);
     if (signal.aborted) return { kind: 'aborted', detail: 'the agent has gone before anything was sent' };
     try {
@@ -73,6 +78,14 @@ export function forward({ now, leftBehindMs }: ForwardPorts): Stage<Attempted, A
       forget();
     }
   };
+}
+
+/**
+ * 2026-07-28 cancels by closing the stream. All agents come with one credential and without sessions, so that a server
+ * which listens to this could end the request of another, of the same id.
+ */
+function isVoid({ era, permit }: Attempted): boolean {
+  return era === 'modern' && permit.message?.method === 'notifications/cancelled';
 }
 
 /**

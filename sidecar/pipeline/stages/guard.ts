@@ -91,11 +91,16 @@ function checkBodyHeaders({ headers }: IncomingMessage): Reason | undefined {
   const type = headers['content-type'] ?? '';
   const mediaType = type.split(';', 1)[0]!.trim().toLowerCase();
   if (mediaType !== 'application/json') return { kind: 'unsupportedMediaType', value: type === '' ? '(none)' : type };
+  // JSON is UTF-8 (RFC 8259 section 8.1). What says otherwise would be read in two ways.
+  const [, charset] = CHARSET.exec(type) ?? [];
+  if (charset !== undefined && !/^utf-?8$/i.test(charset)) return { kind: 'unsupportedMediaType', value: type };
   const encoding = headers['content-encoding'];
   if (encoding !== undefined && encoding !== 'identity')
     return { kind: 'unsupportedMediaType', value: `Content-Encoding ${encoding}` };
   return undefined;
 }
+
+const CHARSET = /;\s*charset\s*=\s*"?([^";\s]*)/i;
 
 /** List headers may be repeated (RFC 9110 section 5.3); those that decide something may not. */
 function findRepeated(rawHeaders: readonly string[]): string | undefined {

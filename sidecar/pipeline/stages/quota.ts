@@ -33,6 +33,8 @@ export function quota(ports: QuotaPorts): Stage<Permitted, Permitted> {
     const charges = withBoundedKeys(chargesOf(policy, subject, target, call, exchange.tokensIn ?? 0));
     if (charges.length === 0) return policy.prices.length === 0 ? next(exchange) : priceAfter(exchange, ports, next);
 
+    const crowded = ports.late.refusalOf(exchange);
+    if (crowded !== undefined) return crowded;
     const reserving = ports.store.reserve(charges);
     const reserved = reserving instanceof Promise ? await reserving : reserving;
     if (!reserved.ok) {
