@@ -55,7 +55,34 @@ export function usesAnnotations(node: ASTNode): boolean {
 
 /** Why an expression is refused by its shape, in a sentence; `undefined`: it is not. */
 export function refusalOf(node: ASTNode): string | undefined {
-  return refusedCall(node) ?? nestedLoop(node, AGENT_CHOSEN);
+  return refusedCall(node) ?? comparedHint(node) ?? nestedLoop(node, AGENT_CHOSEN);
+}
+
+/** MCP's own hints of a tool, which are true or false. */
+const HINTS: ReadonlySet<string> = new Set(['readOnlyHint', 'destructiveHint', 'idempotentHint', 'openWorldHint']);
+
+/** What a hint never is: a deny that compares it so would never deny. */
+function comparedHint(node: ASTNode): string | undefined {
+  if (node.op === '==' || node.op === '!=') {
+    const [left, right] = node.args;
+    for (const [hint, other] of [
+      [left, right],
+      [right, left],
+    ] as const)
+      if (isHint(hint) && other.op === 'value' && typeof other.args !== 'boolean')
+        return `tool.annotations.${hint.args[1]} is true or false: write it alone, or ! before it`;
+  }
+  for (const child of childrenOf(node)) {
+    const problem = comparedHint(child);
+    if (problem !== undefined) return problem;
+  }
+  return undefined;
+}
+
+function isHint(node: ASTNode): node is ASTNode & { readonly op: '.' } {
+  if (node.op !== '.' || !HINTS.has(node.args[1])) return false;
+  const [holder] = node.args;
+  return holder.op === '.' && holder.args[1] === 'annotations' && holder.args[0].op === 'id';
 }
 
 function refusedCall(node: ASTNode): string | undefined {

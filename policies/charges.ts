@@ -1,7 +1,7 @@
 /**
  * Which quotas and budgets apply to a call, and what it costs under each. Pure.
  */
-import { priceOf } from './budget.ts';
+import { periodAt, periodStart, priceOf } from './budget.ts';
 import type { Predicate } from './cel.ts';
 import { type Variables, variablesOf } from './cel-variables.ts';
 import type { Charge } from './charge.ts';
@@ -106,4 +106,13 @@ function keyValue(
       return value.ok ? value.value : UNKNOWN;
     }
   }
+}
+
+/** Milliseconds after which nothing that is spent of it now counts any more, at the latest. */
+export function longestWaitOf({ bounds }: CompiledQuota, now: number): number {
+  return Math.max(
+    ...bounds.map(({ windowMs, period }) =>
+      period === undefined ? windowMs : periodStart(periodAt(now, period) + 1, period) - now,
+    ),
+  );
 }

@@ -124,7 +124,7 @@ export function buildPipeline(house: House): Stack<Exchange, never> {
     }
   });
   const warnOfSpent = (usage: Usage, exchange: Permitted) => warnOfQuota(house.audit, usage, exchange);
-  const late = new LateAnswers({ store: house.quotas, warn: warnOfSpent });
+  const late = new LateAnswers({ store: house.quotas, now: Date.now, warn: warnOfSpent });
   const tracing = { enabled: config.telemetry !== undefined, sampleRatio: config.telemetry?.sampleRatio ?? 0 };
   const observing = observe({
     group: config.group,
@@ -188,6 +188,7 @@ export function buildPipeline(house: House): Stack<Exchange, never> {
           store: house.quotas,
           tokens: new TokenCounter(monotonic),
           late,
+          now: Date.now,
           warn: warnOfSpent,
         }),
       )

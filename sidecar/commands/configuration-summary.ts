@@ -179,6 +179,11 @@ function findOddities(
     ...(policy.mode === 'audit'
       ? ['the policy is in audit mode: it records what it would refuse, and refuses nothing']
       : []),
+    ...policy.rules
+      .filter((rule) => policy.mode === 'audit' && rule.mode === 'enforce')
+      .map(
+        ({ name }) => `rule ${name} says mode: enforce, which has no effect while the whole policy is in audit mode`,
+      ),
     ...[...strangers].map((name) => `the policy speaks of server ${name}, which is not configured`),
     ...findUnreachable(config).map(
       (type) =>

@@ -115,7 +115,7 @@ export class Exchange {
   /** By the policy's prices, in their unit. */
   cost: number | undefined = undefined;
   /** How full the quotas of this call were when it was reserved. */
-  quotaUsage: readonly Usage[] = [];
+  quotaUsage: readonly (Usage & { readonly perToken?: number })[] = [];
   /** Set by `quota` while a call is under way whose tokens are charged: so many have come. Says why no more may pass. */
   spend: ((tokensOut: number) => Reason | undefined) | undefined = undefined;
   /** The answer to the request has come as its reply. Set by `inspect`. */

@@ -63,14 +63,22 @@ export function redactedPointers({ message, policy, route }: Answered): readonly
 const QUOTA_META = 'mcp-sidecar.io/quota';
 
 /** Near the wall, the answer tells how much of each quota is left: an agent that reads it can slow down by itself. */
-function tellShares({ quotaUsage, policy }: Answered, bytes: Buffer): Buffer {
+function tellShares(exchange: Answered, bytes: Buffer): Buffer {
+  const { quotaUsage, policy } = exchange;
   if (quotaUsage.length === 0) return bytes;
-  const shares = quotaUsage.flatMap(({ quota: name, dimension, used, limit }) => {
+  const tokens = tokensBeyond(exchange);
+  const shares = quotaUsage.flatMap(({ quota: name, dimension, used: reserved, limit, perToken = 0 }) => {
     const warnAt = policy.quotas.find((one) => one.name === name)?.warnAt ?? 1;
+    const used = reserved + perToken * tokens;
     if (used < warnAt * limit) return [];
     return [{ name, dimension, remaining: Math.max(0, Math.round((1 - used / limit) * 1000) / 1000) }];
   });
   return shares.length === 0 ? bytes : addToResultMeta(bytes, QUOTA_META, JSON.stringify(shares));
+}
+
+/** Tokens of the call that were not reserved, as far as they are known while its answer is on its way. */
+function tokensBeyond({ serverUsage, tokensIn = 0, tokensOut = 0 }: Answered): number {
+  return serverUsage === undefined ? tokensOut : (serverUsage.input ?? tokensIn) + serverUsage.output - tokensIn;
 }
 
 export function isOwnAnswer({ message }: Answered, read: JsonObject): boolean {

@@ -27,6 +27,8 @@ interface Expected {
 
 export interface LateAnswersPorts {
   readonly store: QuotaStore;
+  /** Wall clock, milliseconds since the epoch. */
+  readonly now: () => number;
   /** A quota has reached its warning share. */
   readonly warn: (usage: Usage, exchange: Permitted) => void;
 }
@@ -76,7 +78,7 @@ export class LateAnswers {
       for (const charge of charges) {
         if (!(await this.#isOver(exchange, charge, tokens)) || policy.audit) continue;
         const quota = policy.quotas.find(({ name, hard }) => hard && name === charge.quota);
-        if (quota !== undefined) spent ??= spentMeanwhile(quota, method);
+        if (quota !== undefined) spent ??= spentMeanwhile(quota, method, this.#ports.now());
       }
     return spent;
   }

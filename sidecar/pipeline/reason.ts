@@ -5,6 +5,7 @@
  * under the error id; the public text names the rule and that id, never a secret, an upstream body or an inner host.
  * Pure.
  */
+import { longestWaitOf } from '../../policies/charges.ts';
 import type { CompiledQuota } from '../../policies/policy.ts';
 import type { Era, MalformedReason } from '../protocol/message.ts';
 
@@ -59,12 +60,9 @@ export type Reason =
   | { readonly kind: 'aborted'; readonly detail: string }
   | { readonly kind: 'internal'; readonly detail: string };
 
-/** Nobody knows how much of the window is left when an answer turns out to be too much. */
-const MEANWHILE_RETRY_MS = 1_000;
-
-/** What an answer brings is more than the quota has left. */
-export function spentMeanwhile(quota: CompiledQuota, method: string): Reason {
-  return spentReason(quota, method, MEANWHILE_RETRY_MS);
+/** What an answer brings is more than the quota has left. It came, and so it counts until it has left the window. */
+export function spentMeanwhile(quota: CompiledQuota, method: string, now: number): Reason {
+  return spentReason(quota, method, longestWaitOf(quota, now));
 }
 
 export function spentReason({ kind, name, onLimit }: CompiledQuota, method: string, retryAfterMs: number) {

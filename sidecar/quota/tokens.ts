@@ -76,7 +76,8 @@ export function usageIn(result: unknown): { readonly input: number | undefined; 
   const output = read('outputTokens', 'output_tokens', 'completionTokens', 'completion_tokens');
   const total = read('totalTokens', 'total_tokens');
   if (output !== undefined) return { input, output };
-  return total === undefined ? undefined : { input, output: Math.max(0, total - (input ?? 0)) };
+  // A total counts what went in as well.
+  return total === undefined ? undefined : { input: input ?? 0, output: Math.max(0, total - (input ?? 0)) };
 }
 
 function isCount(value: unknown): value is number {

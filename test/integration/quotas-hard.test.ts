@@ -57,7 +57,7 @@ test('a JSON answer that is too much before any of it is out is an error as ever
   const { status, headers, json } = await askLegacy(sidecar.base, toolCall('any'));
   assert.deepEqual(
     [status, headers['retry-after'], json.id, json.error.code, json.error.data.quota],
-    [429, '1', 7, -31429, 'tokens'],
+    [429, '3600', 7, -31429, 'tokens'],
   );
   await closed;
   assert.ok(written() < 50_000_000, 'the server is not read to its end');
@@ -79,6 +79,19 @@ test('a JSON answer that becomes too much on its way is cut, and its client sees
   assert.deepEqual([line.tool, line.decision, line.rule, line.status], ['any', 'limit', 'tokens', 200]);
   assert.ok(line.bytesOut > 0 && line.bytesOut <= 200_000, `${line.bytesOut} bytes`);
 });
+
+for (const [window, retryAfterMs] of [
+  ['tokens: 100/min', 60_000],
+  ['tokens: 100/h', 3_600_000],
+] as const)
+  test(`what came counts for a whole window: ${window}`, async (context) => {
+    const { upstream, sidecar } = await opened(context, `${window}, hard: true`);
+    upstream.answer = (seen, response) => sendJson(response, textResult(seen.json.id, 5000));
+    const { status, headers, json } = await askLegacy(sidecar.base, toolCall('any'));
+    assert.deepEqual([status, json.error.code], [429, -31429]);
+    assert.equal(json.error.data.retryAfterMs, retryAfterMs);
+    assert.equal(headers['retry-after'], String(retryAfterMs / 1000));
+  });
 
 test('a small JSON answer is passed on up to the limit, by the figures of its server where it has them', async (context) => {
   const { upstream, sidecar } = await opened(context, 'tokens: 300/h, hard: true');

@@ -92,6 +92,44 @@ test('near the wall the answer tells what is left, and the audit is warned once'
   );
 });
 
+for (const [what, policy, usage, remaining] of [
+  ['tokens', 'quotas: [ { name: q, key: [agent], tokens: 1000/h } ]', { inputTokens: 10, outputTokens: 860 }, 0.13],
+  ['tokens in all', 'quotas: [ { name: q, key: [agent], tokens: 1000/h } ]', { total_tokens: 870 }, 0.13],
+  ['money', `budgets: [ { name: q, key: [agent], cost: 0.11/day } ], ${PRICES}`, { outputTokens: 90 }, 0.082],
+] as const)
+  test(`an answer tells the share that it leaves itself: ${what}`, async (context) => {
+    const { sidecar, ask, upstream } = await opened(context, policy);
+    upstream.answer = (seen, response) =>
+      sendJson(response, { jsonrpc: '2.0', id: seen.json.id, result: { content: [], _meta: { usage } } });
+    const { result } = (await ask('search')).json;
+    assert.deepEqual(
+      result._meta['mcp-sidecar.io/quota'].map((one: { name: string; remaining: number }) => [one.name, one.remaining]),
+      [['q', remaining]],
+    );
+    const lines = await sidecar.auditLines();
+    const [warned] = lines.filter(({ event }) => event === 'quota.warning');
+    assert.equal(Math.round(1000 * (1 - warned!.used / warned!.limit)) / 1000, remaining);
+    const { tokensIn, tokensOut } = lines.find(({ tool }) => tool === 'search')!;
+    if (what !== 'money') assert.equal(tokensIn + tokensOut, 870);
+  });
+
+test('in audit mode, what a rule would refuse is recorded though a quota is spent', async (context) => {
+  const { sidecar, ask } = await opened(
+    context,
+    'mode: audit, rules: [ { name: never, deny: [ { tools: [push] } ] } ], quotas: [ { name: q, key: [agent], calls: 1/h } ]',
+  );
+  for (const name of ['any', 'any', 'push']) assert.equal((await ask(name)).status, 200);
+  const lines = (await sidecar.auditLines()).filter(({ tool }) => tool !== undefined);
+  assert.deepEqual(
+    lines.map(({ decision, rule }) => [decision, rule]),
+    [
+      ['allow', undefined],
+      ['audit', 'q'],
+      ['audit', 'never'],
+    ],
+  );
+});
+
 test('real text is counted by the tokenizer, once it is loaded', async (context) => {
   const { sidecar, ask } = await opened(context, 'quotas: [ { name: tokens, key: [agent], tokens: 100000/h } ]');
   const args = { text: 'The quick brown fox jumps over the lazy dog, and then over another one.' };

@@ -22,7 +22,7 @@ const TOKENS: Charge = {
   cost: 0,
   warnAt: 0.8,
 };
-const QUOTA = { name: 'tokens', kind: 'quota', hard: true, onLimit: 'refuse' };
+const QUOTA = { name: 'tokens', kind: 'quota', hard: true, onLimit: 'refuse', bounds: [{ windowMs: 60_000 }] };
 const CALLS: Charge = {
   ...TOKENS,
   quota: 'calls',
@@ -56,7 +56,7 @@ function exchange({ era = 'legacy', server = 'main', quota, audit = false, id = 
 function setUp() {
   const store = createMemoryStore({ now: () => 0, openFile: async () => undefined, warn: () => {} });
   const warned: number[] = [];
-  const late = new LateAnswers({ store, warn: ({ used }) => warned.push(used) });
+  const late = new LateAnswers({ store, now: () => 0, warn: ({ used }) => warned.push(used) });
   const charge = async (id: unknown, tokens: number, options?: Options) => {
     const reason = await late.charge(exchange(options), id, tokens);
     return reason?.kind === 'quota' ? reason.quota : reason;
@@ -123,7 +123,7 @@ describe('a late answer', () => {
       kind: 'quota',
       what: 'quota',
       quota: 'tokens',
-      retryAfterMs: 1000,
+      retryAfterMs: 60_000,
       asToolError: true,
     });
   });

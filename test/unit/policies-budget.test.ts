@@ -2,8 +2,9 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { amountOf, parseCost, periodAt, periodStart, priceOf } from '../../policies/budget.ts';
 import type { Charge } from '../../policies/charge.ts';
-import { amountFor, chargesOf } from '../../policies/charges.ts';
+import { amountFor, chargesOf, longestWaitOf } from '../../policies/charges.ts';
 import { compilePolicy } from '../../policies/compile.ts';
+import type { CompiledQuota } from '../../policies/policy.ts';
 import { createQuotaState, progress, type Reservation, release, reserve, settle } from '../../policies/quota.ts';
 import { restore } from '../../policies/quota-snapshot.ts';
 import { agent, callOf, policyOf, tool } from '../support/policies.ts';
@@ -62,6 +63,19 @@ describe('the calendar, in UTC', () => {
       assert.equal(periodStart(number, period), at(start));
       assert.equal(periodStart(number + 1, period), at(next));
     });
+});
+
+describe('the longest wait', () => {
+  const bound = (windowMs: number, period?: 'day' | 'month') => ({ windowMs, period });
+  const waitOf = (...bounds: object[]) =>
+    longestWaitOf({ bounds } as unknown as CompiledQuota, at('2026-12-30T18:00:00Z'));
+  it('is a sliding window, of several the longest', () => {
+    assert.equal(waitOf(bound(60_000), bound(10_000)), 60_000);
+  });
+  it('is what is left of the day or month', () => {
+    assert.equal(waitOf(bound(0, 'day')), 6 * 3_600_000);
+    assert.equal(waitOf(bound(0, 'month')), 30 * 3_600_000);
+  });
 });
 
 describe('a budget', () => {

@@ -198,6 +198,8 @@ describe('an expression of the literature', () => {
     ['tools.name == "x"', /^Unknown variable: tools .*: there are agent, user, server, tool, method/],
     ['agent.roles.contains("admin")', /list\.contains.*: write x in list$/],
     ['args.path.startWith("/srv/")', /startWith.*: text has startsWith, endsWith, contains, glob, size; lists have/],
+    ['tool.annotations.destructiveHint == "true"', /^tool\.annotations\.destructiveHint is true or false: write it/],
+    ['!has(args.x) && 1 != tool.annotations.readOnlyHint', /^tool\.annotations\.readOnlyHint is true or false/],
     ['method = "tools/call"', /^Unexpected.*: CEL writes && for and, .* == for equals$/],
     ['method == "x" and tool.name == "y"', /^Unexpected.*: CEL writes && for and/],
     ['args.?limit.orValue(1) == 1', /^Expected IDENTIFIER, got QUESTION \(at character 6\)$/],

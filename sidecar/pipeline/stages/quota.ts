@@ -19,6 +19,8 @@ export interface QuotaPorts {
   readonly store: QuotaStore;
   readonly tokens: TokenCounter;
   readonly late: LateAnswers;
+  /** Wall clock, milliseconds since the epoch. */
+  readonly now: () => number;
   /** A quota has reached its warning share. */
   readonly warn: (usage: Usage, exchange: Permitted) => void;
 }
@@ -47,8 +49,9 @@ export function quota(ports: QuotaPorts): Stage<Permitted, Permitted> {
   };
 }
 
-/** Audit mode lets through, and records what enforcing would have done. */
+/** Audit mode lets through, and records what enforcing would have done: what rules refuse comes to no quota. */
 function noteSpent(exchange: Permitted, { kind, name }: CompiledQuota): Permitted {
+  if (exchange.decision?.effect === 'allow' && exchange.decision.wouldBe !== undefined) return exchange;
   const wouldBe = { effect: 'refuse', rule: name, reason: `the ${kind} ${name} is spent` } as const;
   return Object.assign(exchange, { decision: { effect: 'allow', rule: undefined, wouldBe } as const });
 }
@@ -76,10 +79,10 @@ async function settleAfter(
 ): Promise<Outcome> {
   const { store } = ports;
   tellWarnings(exchange, grant.usage, ports);
-  exchange.quotaUsage = grant.usage;
   const isByToken = charges.some(({ perToken }) => perToken > 0);
+  exchange.quotaUsage = isByToken ? withPrice(grant.usage, charges) : grant.usage;
   const forget = isByToken ? ports.late.expect(exchange, charges) : undefined;
-  if (isByToken) exchange.spend = spending(exchange, grant, store);
+  if (isByToken) exchange.spend = spending(exchange, grant, ports);
   let isEnded = false;
   try {
     const outcome = await next(exchange);
@@ -102,17 +105,25 @@ async function settleAfter(
  * A function of its own: what a closure takes from an async function outlives the call by several collections, which made
  * each of them five times as long.
  */
-function spending(exchange: Permitted, grant: Grant, store: QuotaStore): (tokensOut: number) => Reason | undefined {
-  return (tokensOut) => spend(exchange, grant, store, tokensOut);
+function spending(exchange: Permitted, grant: Grant, ports: QuotaPorts): (tokensOut: number) => Reason | undefined {
+  return (tokensOut) => spend(exchange, grant, ports, tokensOut);
+}
+
+/** What each token of the answer will add. */
+function withPrice(usage: readonly Usage[], charges: readonly Charge[]): Permitted['quotaUsage'] {
+  return usage.map((one) => {
+    const charge = charges.find(({ quota, dimension }) => quota === one.quota && dimension === one.dimension);
+    return { ...one, perToken: charge?.perToken ?? 0 };
+  });
 }
 
 /** So many tokens have come by now. Says why no more may pass. */
-function spend(exchange: Permitted, grant: Grant, store: QuotaStore, tokensOut: number): Reason | undefined {
+function spend(exchange: Permitted, grant: Grant, { store, now }: QuotaPorts, tokensOut: number): Reason | undefined {
   const { over } = store.progress(grant, (exchange.tokensIn ?? 0) + tokensOut);
   if (over.length === 0) return undefined;
   const quota = exchange.policy.quotas.find(({ name, hard }) => hard && over.includes(name));
   if (quota === undefined) return undefined;
-  if (!exchange.policy.audit) return spentMeanwhile(quota, exchange.message!.method);
+  if (!exchange.policy.audit) return spentMeanwhile(quota, exchange.message!.method, now());
   noteSpent(exchange, quota);
   return undefined;
 }
