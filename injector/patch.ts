@@ -85,7 +85,7 @@ function notOurs(what: string): Result<never, Refusal> {
 
 /**
  * @param before What an earlier injection says that it did: containers which others have added since are left alone,
- * and so is the choice of the default container.
+ * so is the choice of the default container, and what was free or missing then is a fact of then.
  */
 function plan(pod: Raw, context: InjectionContext, before: Status | undefined): Result<Injection, Refusal> {
   const { options, mode, groups, isJob } = context;
@@ -171,16 +171,21 @@ function operationsFor(
   }
 
   const url = `http://127.0.0.1:${parts.settings.port}/mcp`;
+  // What was free at the first injection counts: others may have filled a place since, or added to a list that we made.
+  const isGiven = (given: readonly string[] | undefined, name: string, isFree: boolean) =>
+    given === undefined ? isFree : given.includes(name);
   const environment: string[] = [];
   const files: string[] = [];
   for (const { list, index, container: own } of served) {
     const name = String(own.name);
     const path = pointer('spec', list, list === ownList ? index + 1 : index);
-    if (!rawList(own.env).some((one) => one.name === SERVER_URL)) {
+    const isUrlFree = !rawList(own.env).some((one) => one.name === SERVER_URL);
+    if (isGiven(before?.environment, name, isUrlFree)) {
       append(own.env, `${path}/env`, `${name} env`, [{ name: SERVER_URL, value: url }]);
       environment.push(name);
     }
-    if (!rawList(own.volumeMounts).some(({ mountPath }) => trimSlash(mountPath) === CLIENT_FOLDER)) {
+    const isFolderFree = !rawList(own.volumeMounts).some(({ mountPath }) => trimSlash(mountPath) === CLIENT_FOLDER);
+    if (isGiven(before?.files, name, isFolderFree)) {
       const mount = { name: CLIENT_VOLUME, mountPath: CLIENT_FOLDER, readOnly: true };
       append(own.volumeMounts, `${path}/volumeMounts`, `${name} volumeMounts`, [mount]);
       files.push(name);
@@ -208,7 +213,7 @@ function operationsFor(
     environment,
     files,
     annotations: [...annotations.keys()],
-    created,
+    created: before?.created ?? created,
     ...(warnings.length === 0 ? {} : { warnings }),
   };
   annotations.set(STATUS, JSON.stringify(status));

@@ -1,7 +1,7 @@
 /**
  * Takes away what an injection has put into a pod, by the status annotation that says what that was. PURE.
  *
- * `uninject(applyPatch(pod, inject(pod)))` is `pod`, for every pod.
+ * `uninject(applyPatch(pod, inject(pod)))` is `pod`, for every pod; what others have added since is left.
  */
 import { err, ok, type Result } from '../policies/result.ts';
 import type { Mode } from './container.ts';

@@ -122,6 +122,41 @@ test('the patch applies, only adds, is done once, and can be undone', () => {
   );
 });
 
+test('what a later webhook adds, to whichever lists, refuses no pod, and is left when ours is taken away', () => {
+  const additions = fc.record({
+    environment: fc.boolean(),
+    mount: fc.boolean(),
+    volume: fc.boolean(),
+    init: fc.boolean(),
+    container: fc.boolean(),
+  });
+  fc.assert(
+    fc.property(podOf(fc.constant({})), mode, additions, (pod, chosen, added) => {
+      const more = (owner: Raw, key: string, isAdded: boolean, item: Raw): Raw =>
+        isAdded ? { ...owner, [key]: [...((owner[key] ?? []) as Raw[]), item] } : owner;
+      const change = (one: Raw): Raw => {
+        const spec = one.spec as Raw & { readonly containers: readonly Raw[] };
+        const containers = spec.containers.map((own) => {
+          if (own.name === 'mcp-sidecar') return own;
+          const told = more(own, 'env', added.environment, { name: 'LATER', value: 'x' });
+          return more(told, 'volumeMounts', added.mount, { name: 'later', mountPath: '/later' });
+        });
+        const withVolume = more({ ...spec, containers }, 'volumes', added.volume, { name: 'later', emptyDir: {} });
+        const withInit = more(withVolume, 'initContainers', added.init, { name: 'later-init', image: 'x' });
+        return { ...one, spec: more(withInit, 'containers', added.container, { name: 'later', image: 'x' }) };
+      };
+      const context = { ...CONTEXT, mode: chosen };
+      const result = inject(pod, context);
+      assert.ok(result.ok && result.value.kind === 'injected');
+      const after = change(applyPatch(pod, result.value.operations));
+      const again = inject(after, context);
+      assert.ok(again.ok && again.value.kind === 'present', JSON.stringify(again));
+      assert.deepEqual(uninject(after), change(pod));
+    }),
+    { numRuns: 150 },
+  );
+});
+
 test('a valid pod stays valid, and its sidecar fits the level restricted', () => {
   fc.assert(
     fc.property(podOf(fc.constant({})), mode, (pod, chosen) => {

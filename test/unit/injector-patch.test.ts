@@ -3,7 +3,7 @@ import { suite, test } from 'node:test';
 import { readGroup } from '../../injector/group.ts';
 import { applyPatch } from '../../injector/json-patch.ts';
 import { type InjectionContext, inject } from '../../injector/patch.ts';
-import type { Raw } from '../../injector/raw-object.ts';
+import { type Raw, rawAt, rawList } from '../../injector/raw-object.ts';
 import { uninject } from '../../injector/uninject.ts';
 import {
   annotated,
@@ -260,6 +260,37 @@ suite('passed over, with a warning', () => {
     });
 });
 
+/** The pod with more in the lists of its first container. */
+function withFirst(pod: Raw, lists: { readonly [key: string]: readonly Raw[] }): Raw {
+  const spec = rawAt(pod, 'spec');
+  const containers = rawList(spec.containers).map((container) =>
+    container.name === CONTAINER.name
+      ? Object.entries(lists).reduce<Raw>(
+          (one, [key, more]) => ({ ...one, [key]: [...rawList(one[key]), ...more] }),
+          container,
+        )
+      : container,
+  );
+  return { ...pod, spec: { ...spec, containers } };
+}
+const withMore = (pod: Raw, key: string, item: Raw): Raw => {
+  const spec = rawAt(pod, 'spec');
+  return { ...pod, spec: { ...spec, [key]: [...rawList(spec[key]), item] } };
+};
+const LATER: Record<string, (pod: Raw) => Raw> = {
+  'a variable': (pod) => withFirst(pod, { env: [{ name: 'AWS_REGION', value: 'eu' }] }),
+  'a mount': (pod) => withFirst(pod, { volumeMounts: [{ name: 'vault', mountPath: '/vault' }] }),
+  'a volume': (pod) => withMore(pod, 'volumes', { name: 'vault', emptyDir: {} }),
+  'an init container': (pod) => withMore(pod, 'initContainers', { name: 'vault', image: 'x' }),
+  'an annotation': (pod) => {
+    const metadata = rawAt(pod, 'metadata');
+    return {
+      ...pod,
+      metadata: { ...metadata, annotations: { ...rawAt(metadata, 'annotations'), 'vault/status': 'x' } },
+    };
+  },
+};
+
 suite('once more', () => {
   const again = (pod: Raw) => inject(pod, CONTEXT);
   const present = (pod: Raw) => {
@@ -277,6 +308,26 @@ suite('once more', () => {
         containers: [...pod.spec.containers!, { name: 'istio-proxy', securityContext: { runAsUser: 1337 } }],
       },
     });
+  });
+  // Each adds to a list that was not there before ours.
+  for (const [what, change] of Object.entries(LATER))
+    for (const mode of ['native', 'classic'] as const)
+      test(`also when a later webhook adds ${what} (${mode}); taken away, that is left`, () => {
+        const pod = change(injected(podWith(), { mode }));
+        present(pod);
+        assert.deepEqual(uninject(pod), change(podWith()));
+      });
+  test('also when what was free is taken since', () => {
+    const taken = { env: [{ name: 'TOKEN', value: 'x' }], volumeMounts: [{ name: 'own', mountPath: '/var/run/mcp/' }] };
+    present(withFirst(injected(podWith()), taken));
+  });
+  test('a status that says less was given than was is refused', () => {
+    const pod = injected(podWith());
+    const annotations = { ...rawAt(pod, 'metadata', 'annotations') };
+    const status = { ...JSON.parse(String(annotations['mcp-sidecar.io/status'])), files: [] };
+    const forged = { ...annotations, 'mcp-sidecar.io/status': JSON.stringify(status) };
+    const result = again({ ...pod, metadata: { ...rawAt(pod, 'metadata'), annotations: forged } });
+    assert.equal(result.ok, false);
   });
   test('also when the API server has written a quantity in its own way, and mounted its token', () => {
     const pod = injected(annotated({ 'mcp-sidecar.io/cpu-request': '0.1' }));
