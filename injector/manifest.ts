@@ -29,7 +29,7 @@ export interface ManifestNote {
   readonly file: string;
   /** `Deployment triage`. */
   readonly object: string;
-  readonly kind: 'injected' | 'present' | 'skipped' | 'notAsked' | 'removed';
+  readonly kind: 'injected' | 'updated' | 'present' | 'skipped' | 'notAsked' | 'removed';
   readonly warnings: readonly string[];
 }
 
@@ -97,7 +97,7 @@ export function injectManifest(file: string, text: string, ports: InjectPorts): 
       if (fault !== undefined) return err(fault);
     }
     const after = applyPatch(template, injected.value.operations);
-    return ok({ kind: 'injected', warnings: injected.value.warnings, after });
+    return ok({ kind: injected.value.kind, warnings: injected.value.warnings, after });
   });
 }
 

@@ -1,8 +1,9 @@
 /**
- * A pod → the JSON Patch that gives it its sidecar. PURE, deterministic, and only ever adding.
+ * A pod → the JSON Patch that gives it its sidecar. PURE, deterministic, and only ever adding to what others wrote.
  *
  * Guarantees: the patch applies to the very object it was made for; carrying it out twice is carrying it out once; a pod
- * that has something of ours which is not what we would have given it is refused, since it could be a forged sidecar.
+ * that has something of ours which is not what we would have given it is refused, since it could be a forged sidecar. Of a
+ * sidecar that is there only the word on who is which agent is ever changed: it is worked out from the pod as it is now.
  * `uninject` takes away exactly what this has put there.
  */
 import { err, ok, type Result } from '../policies/result.ts';
@@ -10,20 +11,11 @@ import { agentsOf } from './agents.ts';
 import { clientConfig, type Mode, type SidecarParts, sidecarContainer, sidecarVolumes } from './container.ts';
 import { findGroup, type Group } from './group.ts';
 import { type AddOperation, applyPatch, pointer } from './json-patch.ts';
-import {
-  CLIENT_CONFIG,
-  CLIENT_FOLDER,
-  CLIENT_VOLUME,
-  CONTAINER,
-  DEFAULT_CONTAINER,
-  SERVER_URL,
-  STATUS,
-  VOLUME,
-} from './names.ts';
+import { CLIENT_CONFIG, CLIENT_FOLDER, CLIENT_VOLUME, DEFAULT_CONTAINER, SERVER_URL, STATUS } from './names.ts';
 import type { InjectorOptions } from './options.ts';
 import { annotationsOf, ownPlaces, type Place, placesOf, serviceAccountOf, shapeProblem } from './pod.ts';
-import { parseQuantity } from './quantity.ts';
-import { isRaw, isSameJson, type Raw, rawAt, rawList, textAt } from './raw-object.ts';
+import { isRaw, type Raw, rawAt, rawList, textAt } from './raw-object.ts';
+import { updatesFor } from './recognise.ts';
 import { type Refusal, type RefusalKind, reasonToRefuse, reasonToSkip, reservedIn } from './refusal.ts';
 import { readSettings } from './settings.ts';
 import { keyOfCreated, readStatus, type Status, uninject } from './uninject.ts';
@@ -39,7 +31,8 @@ export interface InjectionContext {
 
 export type Injection =
   | {
-      readonly kind: 'injected';
+      /** `updated`: it is there, but others have changed since which user is which agent. */
+      readonly kind: 'injected' | 'updated';
       readonly operations: readonly AddOperation[];
       readonly group: string;
       readonly warnings: readonly string[];
@@ -66,10 +59,10 @@ export function inject(pod: Raw, context: InjectionContext): Result<Injection, R
     return notOurs(reserved ?? `an annotation ${STATUS}`);
   const again = plan(bare, { ...context, mode: found.mode }, found);
   if (!again.ok || again.value.kind !== 'injected') return again;
-  const wanted = applyPatch(bare, again.value.operations);
-  return isOurWork(pod, wanted)
-    ? ok({ kind: 'present', group: again.value.group })
-    : notOurs(reserved ?? `an annotation ${STATUS}`);
+  const { group, warnings } = again.value;
+  const operations = updatesFor(pod, applyPatch(bare, again.value.operations));
+  if (operations === undefined) return notOurs(reserved ?? `an annotation ${STATUS}`);
+  return ok(operations.length === 0 ? { kind: 'present', group } : { kind: 'updated', operations, group, warnings });
 }
 
 function refuse(kind: RefusalKind, message: string): Result<never, Refusal> {
@@ -226,33 +219,4 @@ function operationsFor(
 
 function trimSlash(path: unknown): unknown {
   return typeof path === 'string' ? path.replace(/(?<=.)\/+$/, '') : path;
-}
-
-/** Service account tokens of the cluster itself are mounted into every container, ours too, by the API server. */
-const SERVICE_ACCOUNT_FOLDER = '/var/run/secrets/kubernetes.io/serviceaccount';
-
-/** Whether the container, the volumes and the annotations of `pod` are those of `wanted`. */
-function isOurWork(pod: Raw, wanted: Raw): boolean {
-  const [mine, theirs] = [wanted, pod].map((one) => ({
-    containers: placesOf(one)
-      .filter(({ container }) => container.name === CONTAINER)
-      .map(({ list, container }) => [list, comparable(container)]),
-    volumes: rawList(rawAt(one, 'spec').volumes).filter(({ name }) => String(name).startsWith(VOLUME)),
-    annotations: [STATUS, CLIENT_CONFIG].map((name) => annotationsOf(one)[name]),
-    mounts: ownPlaces(one).flatMap(({ container }) =>
-      rawList(container.volumeMounts).filter(({ name }) => String(name).startsWith(VOLUME)),
-    ),
-  }));
-  return isSameJson(mine, theirs);
-}
-
-/** The container but for what the API server adds to every one, and with quantities as numbers: it writes 0.1 as 100m. */
-function comparable({ resizePolicy: _, ...container }: Raw): Raw {
-  const amounts = (side: string) =>
-    Object.entries(rawAt(container, 'resources', side)).map(([name, amount]) => [name, parseQuantity(String(amount))]);
-  return {
-    ...container,
-    resources: [amounts('requests'), amounts('limits')],
-    volumeMounts: rawList(container.volumeMounts).filter(({ mountPath }) => mountPath !== SERVICE_ACCOUNT_FOLDER),
-  };
 }

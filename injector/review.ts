@@ -26,7 +26,7 @@ export interface Cluster {
 
 /** What became of a review: for metrics, the log and an event on the pod's owner. */
 export interface Outcome {
-  readonly kind: 'injected' | 'present' | 'skipped' | 'ignored' | 'denied' | 'unavailable';
+  readonly kind: 'injected' | 'updated' | 'present' | 'skipped' | 'ignored' | 'denied' | 'unavailable';
   /** Of a denial. */
   readonly refusal: RefusalKind | 'groupsUnknown' | undefined;
   readonly namespace: string;
@@ -126,13 +126,17 @@ function answer(request: Raw, cluster: Cluster): Answer {
       return allow(outcomeOf('skipped', found.warning), [found.warning]);
     case 'present':
       return allow(outcomeOf('present', 'the sidecar is there already', { group: found.group }));
-    case 'injected': {
+    case 'injected':
+    case 'updated': {
+      const message =
+        found.kind === 'injected'
+          ? `mcp-sidecar of the group ${found.group}`
+          : 'the sidecar is there already, and told anew who is which agent';
       const patch = Buffer.from(JSON.stringify(found.operations)).toString('base64');
-      return allow(
-        outcomeOf('injected', `mcp-sidecar of the group ${found.group}`, { group: found.group }),
-        found.warnings,
-        { patchType: 'JSONPatch', patch },
-      );
+      return allow(outcomeOf(found.kind, message, { group: found.group }), found.warnings, {
+        patchType: 'JSONPatch',
+        patch,
+      });
     }
   }
 }

@@ -111,10 +111,12 @@ function problemLine({ file, line, message }: ManifestProblem): string {
 /** What is only shown or asked about. */
 const WORDS_BEFORE: Partial<Readonly<Record<ManifestNote['kind'], string>>> = {
   injected: 'would be injected',
+  updated: 'its sidecar would be told anew who is which agent',
   removed: 'its sidecar would be removed',
 };
 const WORDS: Readonly<Record<ManifestNote['kind'], string>> = {
   injected: 'injected',
+  updated: 'its sidecar is told anew who is which agent',
   present: 'has its sidecar already',
   skipped: 'skipped',
   notAsked: 'left as it is',

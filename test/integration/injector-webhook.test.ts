@@ -130,41 +130,64 @@ suite('junk', () => {
   });
 });
 
+/** A webhook behind ours that adds something, or replaces what is there. */
+function later(additions: readonly Raw[]): Registered {
+  const operations = additions.map((one) => ({ op: 'add', ...one }));
+  return {
+    name: 'later',
+    failurePolicy: 'Fail',
+    reinvocationPolicy: 'Never',
+    timeoutMs: 5_000,
+    call: async (body) => {
+      const { request: asked } = JSON.parse(body);
+      const patch = Buffer.from(JSON.stringify(operations)).toString('base64');
+      const response = { uid: asked.uid, allowed: true, patchType: 'JSONPatch', patch };
+      const review = { apiVersion: 'admission.k8s.io/v1', kind: 'AdmissionReview', response };
+      return { status: 200, text: JSON.stringify(review) };
+    },
+  };
+}
+
 suite('before a dispatcher with the API server’s rules', () => {
-  test('a later webhook changes the pod: asked again, the sidecar stays as it is', async (context) => {
-    const webhook = await opened(context);
-    const later: Registered = {
-      name: 'later',
-      failurePolicy: 'Fail',
-      reinvocationPolicy: 'Never',
-      timeoutMs: 5_000,
-      call: async (body) => {
-        const { request: asked } = JSON.parse(body);
-        const operations = [{ op: 'add', path: '/spec/containers/-', value: { name: 'proxy', image: 'x' } }];
-        const patch = Buffer.from(JSON.stringify(operations)).toString('base64');
-        const response = { uid: asked.uid, allowed: true, patchType: 'JSONPatch', patch };
-        return {
-          status: 200,
-          text: JSON.stringify({ apiVersion: 'admission.k8s.io/v1', kind: 'AdmissionReview', response }),
-        };
-      },
-    };
-    const admitted = await admit(podWith(), [registered(webhook), later]);
-    assert.ok(admitted.allowed);
-    const spec = admitted.pod.spec as { containers: Raw[]; initContainers: Raw[] };
-    assert.deepEqual(
-      spec.containers.map(({ name }) => name),
-      ['agent', 'proxy'],
-    );
-    assert.deepEqual(
-      spec.initContainers.map(({ name }) => name),
-      ['mcp-sidecar'],
-    );
-    assert.deepEqual(
-      webhook.seen.map(({ outcome }) => outcome!.kind),
-      ['injected', 'present'],
-    );
-  });
+  const AGENT = '/spec/containers/0';
+  const { runAsUser: _, ...userless } = CONTAINER.securityContext as Raw;
+  const sidecarUser = { ...(CONTAINER.securityContext as Raw), runAsUser: 65532 };
+  const laterOnes: Record<string, [operations: readonly Raw[], again: string, pod?: Raw]> = {
+    'adds a container': [[{ path: '/spec/containers/-', value: { name: 'proxy', image: 'x' } }], 'present'],
+    'adds a variable': [[{ path: `${AGENT}/env/-`, value: { name: 'AWS_REGION', value: 'eu' } }], 'present'],
+    'adds a volume and mounts it': [
+      [
+        { path: '/spec/volumes/0', value: { name: 'vault', emptyDir: {} } },
+        { path: `${AGENT}/volumeMounts/0`, value: { name: 'vault', mountPath: '/vault' } },
+      ],
+      'present',
+    ],
+    'adds an init container': [[{ path: '/spec/initContainers/0', value: { name: 'vault', image: 'x' } }], 'present'],
+    'sets a user': [
+      [{ path: `${AGENT}/securityContext/runAsUser`, value: 1000 }],
+      'updated',
+      podWith({ containers: [{ ...CONTAINER, securityContext: userless }] }),
+    ],
+    'sets the sidecar’s user': [[{ path: `${AGENT}/securityContext`, value: sidecarUser }], 'denied'],
+    'changes the sidecar': [[{ path: '/spec/initContainers/0/image', value: 'evil:1' }], 'denied'],
+  };
+  for (const [what, [operations, again, pod = podWith()]] of Object.entries(laterOnes))
+    test(`a later webhook ${what}: asked again, the sidecar is ${again}`, async (context) => {
+      const webhook = await opened(context);
+      const admitted = await admit(pod, [registered(webhook), later(operations)]);
+      assert.deepEqual(
+        webhook.seen.map(({ outcome }) => outcome!.kind),
+        ['injected', again],
+      );
+      assert.equal(admitted.allowed, again !== 'denied');
+      if (!admitted.allowed) return;
+      const sidecars = (admitted.pod.spec as { initContainers: Raw[] }).initContainers.filter(
+        ({ name }) => name === 'mcp-sidecar',
+      );
+      assert.equal(sidecars.length, 1);
+      const { identify } = JSON.parse((sidecars[0] as unknown as { env: { value: string }[] }).env[0]!.value);
+      assert.deepEqual(identify, [{ type: 'uid', agents: { 1000: 'agent' } }]);
+    });
   test('a denial holds under Ignore as well', async (context) => {
     const webhook = await opened(context);
     const admitted = await admit(podWith({ hostPID: true }), [registered(webhook, { failurePolicy: 'Ignore' })]);

@@ -258,3 +258,14 @@ test('uninject leaves alone what it does not know, and refuses what it cannot ch
   assert.ok(!rewritten.ok);
   assert.match(rewritten.error[0]!.message, /anchors \(&\), aliases/);
 });
+
+test('a manifest that was changed by hand after the injection is injected once more', () => {
+  const bare = podText({ spec: '      securityContext: { runAsUser: 1000 } # its own\n' });
+  const now = (text: string) => text.replace('runAsUser: 1000', 'runAsUser: 1001');
+  const stale = now(injected(bare));
+  assert.deepEqual(kindsOf(stale), ['Pod triage: updated']);
+  assert.equal(injected(stale), injected(now(bare)));
+  const withVariable = stale.replace(/^( +)- name: MCP_SERVER_URL$/m, '$1- name: OWN\n$1  value: x\n$&');
+  assert.notEqual(withVariable, stale);
+  assert.deepEqual(kindsOf(injected(withVariable)), ['Pod triage: present']);
+});

@@ -260,16 +260,11 @@ suite('passed over, with a warning', () => {
     });
 });
 
-/** The pod with more in the lists of its first container. */
-function withFirst(pod: Raw, lists: { readonly [key: string]: readonly Raw[] }): Raw {
+/** The pod with more in a list of its agent. */
+function withFirst(pod: Raw, list: string, item: Raw): Raw {
   const spec = rawAt(pod, 'spec');
-  const containers = rawList(spec.containers).map((container) =>
-    container.name === CONTAINER.name
-      ? Object.entries(lists).reduce<Raw>(
-          (one, [key, more]) => ({ ...one, [key]: [...rawList(one[key]), ...more] }),
-          container,
-        )
-      : container,
+  const containers = rawList(spec.containers).map((one) =>
+    one.name === CONTAINER.name ? { ...one, [list]: [...rawList(one[list]), item] } : one,
   );
   return { ...pod, spec: { ...spec, containers } };
 }
@@ -278,8 +273,8 @@ const withMore = (pod: Raw, key: string, item: Raw): Raw => {
   return { ...pod, spec: { ...spec, [key]: [...rawList(spec[key]), item] } };
 };
 const LATER: Record<string, (pod: Raw) => Raw> = {
-  'a variable': (pod) => withFirst(pod, { env: [{ name: 'AWS_REGION', value: 'eu' }] }),
-  'a mount': (pod) => withFirst(pod, { volumeMounts: [{ name: 'vault', mountPath: '/vault' }] }),
+  'a variable': (pod) => withFirst(pod, 'env', { name: 'AWS_REGION', value: 'eu' }),
+  'a mount': (pod) => withFirst(pod, 'volumeMounts', { name: 'vault', mountPath: '/vault' }),
   'a volume': (pod) => withMore(pod, 'volumes', { name: 'vault', emptyDir: {} }),
   'an init container': (pod) => withMore(pod, 'initContainers', { name: 'vault', image: 'x' }),
   'an annotation': (pod) => {
@@ -317,10 +312,8 @@ suite('once more', () => {
         present(pod);
         assert.deepEqual(uninject(pod), change(podWith()));
       });
-  test('also when what was free is taken since', () => {
-    const taken = { env: [{ name: 'TOKEN', value: 'x' }], volumeMounts: [{ name: 'own', mountPath: '/var/run/mcp/' }] };
-    present(withFirst(injected(podWith()), taken));
-  });
+  test('also when what was free is taken since', () =>
+    present(withFirst(injected(podWith()), 'volumeMounts', { name: 'own', mountPath: '/var/run/mcp/' })));
   test('a status that says less was given than was is refused', () => {
     const pod = injected(podWith());
     const annotations = { ...rawAt(pod, 'metadata', 'annotations') };
