@@ -8,6 +8,7 @@
  */
 import { err, ok, type Result } from '../policies/result.ts';
 import { agentsOf } from './agents.ts';
+import { clientFileFor } from './client-file.ts';
 import { clientConfig, type Mode, type SidecarParts, sidecarContainer, sidecarVolumes } from './container.ts';
 import { findGroup, type Group } from './group.ts';
 import { type AddOperation, applyPatch, pointer } from './json-patch.ts';
@@ -106,15 +107,17 @@ function plan(pod: Raw, context: InjectionContext, before: Status | undefined): 
       (place.list === 'containers' || mode === 'native') &&
       !settings.value.excluded.includes(String(place.container.name)),
   );
+  const clientFile = clientFileFor(pod, served, before?.files);
+  const reasons = [...agents.warnings, ...clientFile.warnings];
   const unknown = settings.value.excluded.filter(
     (name) => !placesOf(pod).some(({ container }) => container.name === name),
   );
   return ok({
     kind: 'injected',
-    operations: operationsFor(pod, parts, { places, served, warnings: agents.warnings }, before),
+    operations: operationsFor(pod, parts, { places, served, withFile: clientFile.given, warnings: reasons }, before),
     group: group.value.name,
     warnings: [
-      ...agents.warnings,
+      ...reasons,
       ...unknown.map((name) => `mcp-sidecar: no container is named ${name}, which was to be excluded`),
       ...(group.value.servers.length > 1
         ? [
@@ -130,14 +133,16 @@ interface Places {
   readonly places: readonly Place[];
   /** Those that are told where the sidecar is. */
   readonly served: readonly Place[];
-  /** Why they are not told apart as agents. */
+  /** Those of them that get mcp.json. */
+  readonly withFile: ReadonlySet<Place>;
+  /** Why they are not told apart as agents, or go without the file. */
   readonly warnings: readonly string[];
 }
 
 function operationsFor(
   pod: Raw,
   parts: SidecarParts,
-  { places, served, warnings }: Places,
+  { places, served, withFile, warnings }: Places,
   before: Status | undefined,
 ): AddOperation[] {
   const spec = rawAt(pod, 'spec');
@@ -164,21 +169,18 @@ function operationsFor(
   }
 
   const url = `http://127.0.0.1:${parts.settings.port}/mcp`;
-  // What was free at the first injection counts: others may have filled a place since, or added to a list that we made.
-  const isGiven = (given: readonly string[] | undefined, name: string, isFree: boolean) =>
-    given === undefined ? isFree : given.includes(name);
   const environment: string[] = [];
   const files: string[] = [];
-  for (const { list, index, container: own } of served) {
+  for (const place of served) {
+    const { list, index, container: own } = place;
     const name = String(own.name);
     const path = pointer('spec', list, list === ownList ? index + 1 : index);
     const isUrlFree = !rawList(own.env).some((one) => one.name === SERVER_URL);
-    if (isGiven(before?.environment, name, isUrlFree)) {
+    if (before?.environment.includes(name) ?? isUrlFree) {
       append(own.env, `${path}/env`, `${name} env`, [{ name: SERVER_URL, value: url }]);
       environment.push(name);
     }
-    const isFolderFree = !rawList(own.volumeMounts).some(({ mountPath }) => trimSlash(mountPath) === CLIENT_FOLDER);
-    if (isGiven(before?.files, name, isFolderFree)) {
+    if (withFile.has(place)) {
       const mount = { name: CLIENT_VOLUME, mountPath: CLIENT_FOLDER, readOnly: true };
       append(own.volumeMounts, `${path}/volumeMounts`, `${name} volumeMounts`, [mount]);
       files.push(name);
@@ -215,8 +217,4 @@ function operationsFor(
   else if (!isRaw(metadata.annotations)) add('/metadata/annotations', members);
   else for (const [name, value] of annotations) add(pointer('metadata', 'annotations', name), value);
   return operations;
-}
-
-function trimSlash(path: unknown): unknown {
-  return typeof path === 'string' ? path.replace(/(?<=.)\/+$/, '') : path;
 }

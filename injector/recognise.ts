@@ -33,7 +33,7 @@ export function updatesFor(pod: Raw, wanted: Raw): readonly AddOperation[] | und
   return updates;
 }
 
-/** Everything of ours in a pod, but for who is which agent and why they are not told apart. */
+/** Everything of ours in a pod, but for who is which agent, and the warnings, which say why they are not told apart. */
 function tracesIn(pod: Raw): Raw {
   return {
     containers: placesOf(pod)

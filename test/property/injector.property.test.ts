@@ -22,7 +22,10 @@ const environment = fc.array(fc.record({ name: fc.oneof(label, fc.constant('MCP_
   maxLength: 2,
 });
 const mounts = fc.array(
-  fc.record({ name: label, mountPath: fc.constantFrom('/data', '/var/run/mcp', '/var/run/mcp/') }),
+  fc.record({
+    name: label,
+    mountPath: fc.constantFrom('/data', '/var/run/mcp', '/var/run/mcp/', '/run/mcp/x', '/var/run'),
+  }),
   { maxLength: 2 },
 );
 /** Half of them keep to their user: then agents are told apart now and then. */

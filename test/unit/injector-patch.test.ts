@@ -4,7 +4,7 @@ import { readGroup } from '../../injector/group.ts';
 import { applyPatch } from '../../injector/json-patch.ts';
 import { type InjectionContext, inject } from '../../injector/patch.ts';
 import { type Raw, rawAt, rawList } from '../../injector/raw-object.ts';
-import { uninject } from '../../injector/uninject.ts';
+import { readStatus, uninject } from '../../injector/uninject.ts';
 import {
   annotated,
   CONFIG_MAP,
@@ -24,6 +24,7 @@ function injected(
   assert.equal(result.value.kind, 'injected');
   return applyPatch(pod, result.value.kind === 'injected' ? result.value.operations : []) as never;
 }
+const mounting = (mountPath: string, more: Raw = {}): Raw => ({ volumeMounts: [{ name: 'own', mountPath, ...more }] });
 const second = (containers: Raw[]) => podWith({ containers: [CONTAINER, ...containers] });
 const sidecarOf = (pod: { readonly spec: { readonly [key: string]: Raw[] } }) =>
   [...(pod.spec.initContainers ?? []), ...pod.spec.containers!].find(({ name }) => name === 'mcp-sidecar')!;
@@ -125,6 +126,59 @@ suite('the pod’s own containers', () => {
     const pod = injected(podWith({ containers: [own], volumes: [{ name: 'own', emptyDir: {} }] }));
     assert.deepEqual(pod.spec.containers, [own]);
   });
+  const inTheWay: Record<string, [container: Raw, words: RegExp | undefined]> = {
+    'a mount at our folder': [mounting('/var/run/mcp'), /since it mounts "\/var\/run\/mcp"$/],
+    'one below it': [mounting('/var/run/mcp/cache'), /since it mounts "\/var\/run\/mcp\/cache"$/],
+    'one at the same place under /run': [mounting('/run/mcp'), /since it mounts "\/run\/mcp"$/],
+    'one below that': [mounting('/run/mcp/cache/'), /since it mounts/],
+    'one that goes round about': [mounting('/var//lib/../run/./mcp/'), /since it mounts/],
+    'one that does not begin at the root': [mounting('var/run/mcp'), /since it mounts/],
+    'a read-only one above it': [mounting('/var/run', { readOnly: true }), /since it mounts "\/var\/run" read-only$/],
+    'a volume above it that is never written': [mounting('/run', { name: 'fixed' }), /mounts "\/run" read-only$/],
+    'a claim above it that is read-only': [mounting('/', { name: 'claim' }), /mounts "\/" read-only$/],
+    'a device at it': [
+      { volumeDevices: [{ name: 'disk', devicePath: '/var/run/mcp' }] },
+      /has a device at "\/var\/run\/mcp"$/,
+    ],
+    'a device above it': [{ volumeDevices: [{ name: 'disk', devicePath: '/run' }] }, /has a device at/],
+    'a device below it': [{ volumeDevices: [{ name: 'disk', devicePath: '/run/mcp/disk' }] }, /has a device at/],
+    'no mount that can be written above it': [mounting('/var/run'), undefined],
+    'no mount beside it': [mounting('/var/run/mcp-other', { readOnly: true }), undefined],
+    'no device beside it': [{ volumeDevices: [{ name: 'disk', devicePath: '/dev/mcp' }] }, undefined],
+  };
+  for (const [what, [more, words]] of Object.entries(inTheWay))
+    test(`mcp.json is in the way of ${what}`, () => {
+      const own = { ...CONTAINER, ...more };
+      const volumes = [
+        { name: 'own', emptyDir: {} },
+        { name: 'fixed', configMap: { name: 'x' } },
+        { name: 'claim', persistentVolumeClaim: { claimName: 'x', readOnly: true } },
+      ];
+      const bare = podWith({
+        containers: [own, { name: 'web', image: 'x', securityContext: CONTAINER.securityContext }],
+        volumes,
+      });
+      const result = inject(bare, CONTEXT);
+      assert.ok(result.ok && result.value.kind === 'injected');
+      const pod = applyPatch(bare, result.value.operations);
+      const [agent, web] = rawList(rawAt(pod, 'spec').containers);
+      const isGiven = (container: Raw | undefined) =>
+        rawList(container?.volumeMounts).some(({ name }) => name === 'mcp-sidecar-client');
+      const isTold = ({ env }: Raw) => rawList(env).some(({ name }) => name === 'MCP_SERVER_URL');
+      assert.deepEqual([isGiven(agent), isTold(agent!), isGiven(web)], [words === undefined, true, true]);
+      const about = result.value.warnings.filter((warning) => warning.includes('mcp.json'));
+      assert.equal(about.length, words === undefined ? 0 : 1);
+      if (words !== undefined) assert.match(about[0]!, words);
+      const status = readStatus(pod);
+      assert.ok(status?.ok);
+      assert.deepEqual(
+        (status.value.warnings ?? []).filter((warning) => warning.includes('mcp.json')),
+        about,
+      );
+      const again = inject(pod, CONTEXT);
+      assert.ok(again.ok && again.value.kind === 'present');
+      assert.deepEqual(uninject(pod), bare);
+    });
   for (const [mode, isServed] of [
     ['native', true],
     ['classic', false],
@@ -313,7 +367,7 @@ suite('once more', () => {
         assert.deepEqual(uninject(pod), change(podWith()));
       });
   test('also when what was free is taken since', () =>
-    present(withFirst(injected(podWith()), 'volumeMounts', { name: 'own', mountPath: '/var/run/mcp/' })));
+    present(withFirst(injected(podWith()), 'volumeMounts', { name: 'own', mountPath: '/var/run/mcp/cache' })));
   test('a status that says less was given than was is refused', () => {
     const pod = injected(podWith());
     const annotations = { ...rawAt(pod, 'metadata', 'annotations') };
