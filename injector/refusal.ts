@@ -6,6 +6,7 @@ import type { Mode } from './container.ts';
 import { CONTAINER, VOLUME } from './names.ts';
 import type { InjectorOptions } from './options.ts';
 import { annotationsOf, capabilitiesIn, ownPlaces, userOf } from './pod.ts';
+import { tightResources } from './pod-resources.ts';
 import { isRaw, type Raw, rawAt, rawList } from './raw-object.ts';
 import type { Settings } from './settings.ts';
 
@@ -18,6 +19,7 @@ export type RefusalKind =
   | 'privileges'
   | 'user'
   | 'ports'
+  | 'resources'
   | 'job'
   | 'reserved';
 
@@ -55,7 +57,10 @@ export function reasonToRefuse(
       message:
         'a Job would never complete beside a classic sidecar: it needs native sidecars (every kubelet at 1.29 or later)',
     };
-  return tooMighty(pod) ?? nodeVolume(pod) ?? sameUser(pod, options) ?? samePort(pod, settings);
+  const refusal = tooMighty(pod) ?? nodeVolume(pod) ?? sameUser(pod, options) ?? samePort(pod, settings);
+  if (refusal !== undefined) return refusal;
+  const message = tightResources(pod, settings, mode);
+  return message === undefined ? undefined : { kind: 'resources', message };
 }
 
 function namespaces(why: string): Refusal {

@@ -295,6 +295,83 @@ test('too many privileges are a reason of its own for the metrics', () => {
   assert.equal(kindOf(podWith({ hostPID: true })), 'namespaces');
 });
 
+suite('resources of the pod as a whole', () => {
+  /** The sidecar requests 50m and 128Mi, and has limits of 1 and 256Mi. */
+  const withResources = (resources: Raw, own: Raw = {}, spec: Raw = {}) =>
+    podWith({ resources, containers: [{ ...CONTAINER, resources: own }], ...spec });
+  const init = (cpu: string, more: Raw = {}): Raw => ({
+    name: 'first',
+    image: 'x',
+    resources: { requests: { cpu } },
+    ...more,
+  });
+  const cases: Record<string, readonly [pod: Raw, words: RegExp | undefined, mode?: 'native' | 'classic']> = {
+    'with room to the last thousandth': [
+      withResources({ requests: { cpu: '0.13' } }, { requests: { cpu: '80m' } }),
+      undefined,
+    ],
+    'to the last byte': [withResources({ requests: { memory: '134217729' } }, { requests: { memory: 1 } }), undefined],
+    'a byte short': [
+      withResources({ requests: { memory: '128Mi' } }, { requests: { memory: 1 } }),
+      /^spec.resources.requests.memory of the pod is 128Mi, and its containers request 134217729 together with the sidecar/,
+    ],
+    'a thousandth short': [
+      withResources({ requests: { cpu: '129m' } }, { requests: { cpu: '80m' } }),
+      /requests.cpu of the pod is 129m, and its containers request 130m .* raise it to that, or lower mcp-sidecar.io\/cpu-request$/,
+    ],
+    'short beside a classic sidecar': [
+      withResources({ requests: { cpu: '129m' } }, { requests: { cpu: '80m' } }),
+      /request 130m/,
+      'classic',
+    ],
+    'short, by a limit that stands for a request': [
+      withResources({ requests: { memory: '200Mi' } }, { limits: { memory: '100Mi' } }),
+      /request 228Mi/,
+    ],
+    'short, by limits that stand for requests': [
+      withResources({ limits: { memory: '200Mi' } }, { requests: { memory: '100Mi' } }),
+      /limits.memory of the pod is 200Mi/,
+    ],
+    'short beside an init container': [
+      withResources({ requests: { cpu: '100m' } }, {}, { initContainers: [init('60m')] }),
+      /request 110m/,
+    ],
+    'with room, since a classic sidecar starts later': [
+      withResources({ requests: { cpu: '100m' } }, {}, { initContainers: [init('60m')] }),
+      undefined,
+      'classic',
+    ],
+    'short beside another native sidecar': [
+      withResources(
+        { requests: { cpu: '130m' } },
+        { requests: { cpu: '30m' } },
+        { initContainers: [init('60m', { restartPolicy: 'Always' })] },
+      ),
+      /request 140m/,
+    ],
+    'with a limit below that of a native sidecar': [withResources({ limits: { cpu: '500m' } }), undefined],
+    'with a limit below that of a classic sidecar': [
+      withResources({ limits: { cpu: '500m' } }),
+      /limits.cpu of the pod is 500m, and the limit of the sidecar 1:/,
+      'classic',
+    ],
+    'that cannot be read': [withResources({ requests: { cpu: 'much' } }), undefined],
+    'beside requests that cannot be read': [
+      withResources({ requests: { cpu: '1m' } }, { requests: { cpu: '5n' } }),
+      undefined,
+    ],
+    'that say nothing of what the sidecar needs': [withResources({ limits: { 'hugepages-2Mi': '2Mi' } }), undefined],
+  };
+  for (const [what, [pod, words, mode = 'native']] of Object.entries(cases))
+    test(`${words === undefined ? 'allowed' : 'refused'}: ${what}`, () => {
+      const result = inject(pod, { ...CONTEXT, mode });
+      assert.equal(result.ok, words === undefined, result.ok ? '' : result.error.message);
+      if (result.ok) return;
+      assert.equal(result.error.kind, 'resources');
+      assert.match(result.error.message, words!);
+    });
+});
+
 test('what a runtime grants by itself may be added', () => {
   const add = 'audit_write CHOWN DAC_OVERRIDE FOWNER FSETID KILL MKNOD NET_BIND_SERVICE SETFCAP SETGID SETPCAP SETUID';
   const capabilities = { add: [...add.split(' '), 'SYS_CHROOT', 'CAP_NET_RAW'] };

@@ -1,0 +1,73 @@
+/**
+ * Whether the sidecar fits into resources that are set for the pod as a whole (`spec.resources`, Kubernetes 1.34). PURE.
+ *
+ * The API server refuses such a pod itself, but does not say that the sidecar is why. What cannot be read here is left to
+ * its judgement. It writes a pod's requests out where only its containers have some: then those leave no room for more.
+ *
+ * Source: kubernetes, pkg/apis/core/validation/validation.go (validatePodResourceConsistency) and
+ * component-helpers/resource/helpers.go (AggregateContainerRequests).
+ */
+import type { Mode } from './container.ts';
+import { settingName } from './names.ts';
+import { ownPlaces } from './pod.ts';
+import { parseQuantity } from './quantity.ts';
+import { isRaw, type Raw, rawAt } from './raw-object.ts';
+import type { Settings } from './settings.ts';
+
+type Kind = 'cpu' | 'memory';
+
+/** Sums are made of fractions, and a byte in a terabyte is not to be lost. */
+const ROUNDING = 1e-12;
+
+/** @returns a sentence where the pod has no room for its sidecar. */
+export function tightResources(pod: Raw, { requests, limits }: Settings, mode: Mode): string | undefined {
+  if (!isRaw(rawAt(pod, 'spec').resources)) return undefined;
+  for (const kind of ['cpu', 'memory'] as const) {
+    const wished = requestsTogether(pod, kind, amountOf(requests[kind]), mode);
+    const limit = rawAt(pod, 'spec', 'resources', 'limits')[kind];
+    const request = rawAt(pod, 'spec', 'resources', 'requests')[kind];
+    const [side, room] = request === undefined ? ['limits', limit] : ['requests', request];
+    if (isMore(wished, amountOf(room)))
+      return `spec.resources.${side}.${kind} of the pod is ${String(room)}, and its containers request ${written(wished, kind)} together with the sidecar: raise it to that, or lower ${settingName(`${kind}-request`)}`;
+    // Of init containers, and so of native sidecars, no limit is compared.
+    if (mode === 'classic' && isMore(amountOf(limits[kind]), amountOf(limit)))
+      return `spec.resources.limits.${kind} of the pod is ${String(limit)}, and the limit of the sidecar ${limits[kind]}: raise it to that, or lower ${settingName(`${kind}-limit`)}`;
+  }
+  return undefined;
+}
+
+/** What the scheduler counts: all that run at once, or an init container beside the sidecars that started before it. */
+function requestsTogether(pod: Raw, kind: Kind, sidecar: number, mode: Mode): number {
+  let lasting = sidecar;
+  let started = mode === 'native' ? sidecar : 0;
+  let most = 0;
+  for (const { list, container } of ownPlaces(pod)) {
+    const request = requestOf(container, kind);
+    const isNativeSidecar = list === 'initContainers' && container.restartPolicy === 'Always';
+    if (list === 'containers' || isNativeSidecar) lasting += request;
+    if (isNativeSidecar) started += request;
+    else if (list === 'initContainers') most = Math.max(most, started + request);
+  }
+  return Math.max(lasting, most);
+}
+
+/** The API server takes the limit for a request that is not there. */
+function requestOf(container: Raw, kind: Kind): number {
+  const amount = rawAt(container, 'resources', 'requests')[kind] ?? rawAt(container, 'resources', 'limits')[kind];
+  return amount === undefined ? 0 : amountOf(amount);
+}
+
+/** `NaN` where it cannot be read: more than nothing, and so is every sum with it. */
+function amountOf(amount: unknown): number {
+  return parseQuantity(String(amount)) ?? Number.NaN;
+}
+
+function isMore(amount: number, room: number): boolean {
+  return amount > room * (1 + ROUNDING);
+}
+
+function written(amount: number, kind: Kind): string {
+  if (kind === 'cpu') return `${Math.ceil(amount * 1000 * (1 - ROUNDING))}m`;
+  const mebibytes = amount / 2 ** 20;
+  return Number.isInteger(mebibytes) ? `${mebibytes}Mi` : String(Math.ceil(amount));
+}
