@@ -424,6 +424,67 @@ suite('a real API server', { skip: whyNoApiServer() ?? whyMissing('kubectl') ?? 
       );
     });
 
+    test('a pod that others have changed since keeps its sidecar, which is told anew who is which agent', async () => {
+      const { value } = await make(named('changed'), '?dryRun=All');
+      const spec = rawAt(value, 'spec');
+      const containers = rawList(spec.containers).map((own) => ({
+        ...own,
+        env: [{ name: 'AWS_REGION', value: 'eu' }, ...rawList(own.env)],
+        securityContext: { ...rawAt(own, 'securityContext'), runAsUser: 1001 },
+      }));
+      const { annotations } = rawAt(value, 'metadata');
+      const presented = { ...named('changed'), spec: { ...spec, containers } };
+      const made = await make({ ...presented, metadata: { ...rawAt(presented, 'metadata'), annotations } });
+      assert.equal(made.status, 201, JSON.stringify(made.value));
+      const [sidecar, ...more] = sidecarsOf(made.value);
+      const { identify } = JSON.parse(String(rawList(sidecar?.env)[0]?.value));
+      assert.deepEqual([identify, more], [[{ type: 'uid', agents: { 1001: 'agent' } }], []]);
+      assert.deepEqual(rawAt(made.value, 'spec').containers, containers);
+    });
+
+    test('a device where mcp.json would be is no obstacle to the pod', async () => {
+      const disk = { name: 'disk', persistentVolumeClaim: { claimName: 'disk' } };
+      const own = { ...CONTAINER, volumeDevices: [{ name: 'disk', devicePath: '/var/run/mcp' }] };
+      const { status, value, warnings } = await make(
+        named('device', undefined, { containers: [own], volumes: [disk] }),
+        '?dryRun=All',
+      );
+      assert.equal(status, 201, JSON.stringify(value));
+      assert.match(warnings.join(), /agent does not get \/var\/run\/mcp\/mcp.json, since it has a device/);
+    });
+
+    test('resources of the pod as a whole: where the webhook sees room, the API server does too', async () => {
+      const said = async (spec: Raw) => {
+        const { status, value } = await make(named('whole', undefined, spec), '?dryRun=All');
+        return status === 201 ? 'made' : String(value.message);
+      };
+      const container = (resources: Raw): Raw => ({ ...CONTAINER, resources });
+      const own = { requests: { cpu: '80m', memory: '1Mi' } };
+      const first = { ...container({ requests: { cpu: '90m' } }), name: 'first' };
+      const made: Raw[] = [
+        { resources: { requests: { cpu: '130m', memory: '129Mi' } }, containers: [container(own)] },
+        { resources: { limits: { cpu: '130m', memory: '129Mi' } }, containers: [container({})] },
+        { resources: { requests: { cpu: '140m' } }, containers: [container({})], initContainers: [first] },
+      ];
+      for (const spec of made) assert.equal(await said(spec), 'made');
+      const refused: [spec: Raw, words: RegExp][] = [
+        [
+          { resources: { requests: { cpu: '129m', memory: '129Mi' } }, containers: [container(own)] },
+          /mcp-sidecar: spec.resources.requests.cpu of the pod is 129m, and its containers request 130m/,
+        ],
+        // The API server takes the containers' requests for the pod's before the webhook is asked.
+        [
+          { resources: { limits: { cpu: '2' } }, containers: [container(own)] },
+          /mcp-sidecar: spec.resources.requests.cpu of the pod is 80m, and its containers request 130m/,
+        ],
+        [
+          { resources: { requests: { cpu: '139m' } }, containers: [container({})], initContainers: [first] },
+          /mcp-sidecar: spec.resources.requests.cpu of the pod is 139m, and its containers request 140m/,
+        ],
+      ];
+      for (const [spec, words] of refused) assert.match(await said(spec), words);
+    });
+
     test('warnings come through', async () => {
       const { warnings } = await make(
         named('excluding', { 'mcp-sidecar.io/inject': 'true', 'mcp-sidecar.io/exclude-containers': 'nobody' }),
