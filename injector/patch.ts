@@ -175,8 +175,7 @@ function operationsFor(
     const { list, index, container: own } = place;
     const name = String(own.name);
     const path = pointer('spec', list, list === ownList ? index + 1 : index);
-    const isUrlFree = !rawList(own.env).some((one) => one.name === SERVER_URL);
-    if (before?.environment.includes(name) ?? isUrlFree) {
+    if (!rawList(own.env).some((one) => one.name === SERVER_URL)) {
       append(own.env, `${path}/env`, `${name} env`, [{ name: SERVER_URL, value: url }]);
       environment.push(name);
     }

@@ -349,6 +349,16 @@ suite('resources of the pod as a whole', () => {
       ),
       /request 140m/,
     ],
+    'short beside an init container behind two native sidecars': [
+      withResources(
+        { requests: { cpu: '209m' } },
+        {},
+        {
+          initContainers: [init('60m', { restartPolicy: 'Always' }), init('100m', { name: 'second' })],
+        },
+      ),
+      /request 210m/,
+    ],
     'with a limit below that of a native sidecar': [withResources({ limits: { cpu: '500m' } }), undefined],
     'with a limit below that of a classic sidecar': [
       withResources({ limits: { cpu: '500m' } }),
