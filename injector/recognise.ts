@@ -48,10 +48,15 @@ function tracesIn(pod: Raw): Raw {
   };
 }
 
-/** The container but for what the API server adds to every one, and with quantities as numbers: it writes 0.1 as 100m. */
+/**
+ * The container but for what the API server adds to every one (a LimitRange: ephemeral-storage), and with quantities as
+ * numbers: it writes 0.1 as 100m.
+ */
 function comparable({ resizePolicy: _, ...container }: Raw): Raw {
   const amounts = (side: string) =>
-    Object.entries(rawAt(container, 'resources', side)).map(([name, amount]) => [name, parseQuantity(String(amount))]);
+    Object.entries(rawAt(container, 'resources', side))
+      .filter(([name]) => name !== 'ephemeral-storage')
+      .map(([name, amount]) => [name, parseQuantity(String(amount))]);
   return {
     ...container,
     env: rawList(container.env).map((variable) =>

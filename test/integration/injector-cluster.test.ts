@@ -20,7 +20,7 @@ import {
   until,
 } from '../support/injector-cluster.ts';
 import { type ApiServer, startApiServer, whyNoApiServer } from '../support/kube-apiserver.ts';
-import { whyMissing } from '../support/manifests.ts';
+import { helmTemplate, pathOf, whyMissing } from '../support/manifests.ts';
 
 const PODS = '/api/v1/namespaces/agents/pods';
 /** Of a namespace without any level of Pod Security. */
@@ -46,6 +46,39 @@ function withContainer(pod: Raw, list: string, more: Raw): Raw {
   const spec = rawAt(pod, 'spec');
   return { ...pod, spec: { ...spec, [list]: [...rawList(spec[list]), { ...CONTAINER, name: 'added', ...more }] } };
 }
+
+function annotatedWith(pod: Raw, changes: Raw): Raw {
+  const metadata = rawAt(pod, 'metadata');
+  return { ...pod, metadata: { ...metadata, annotations: { ...rawAt(metadata, 'annotations'), ...changes } } };
+}
+
+function withSidecar(pod: Raw, change: (sidecar: Raw) => Raw): Raw {
+  const spec = rawAt(pod, 'spec');
+  const changed = Object.fromEntries(
+    ['initContainers', 'containers'].map((list) => [
+      list,
+      rawList(spec[list]).map((one) => (one.name === 'mcp-sidecar' ? change(one) : one)),
+    ]),
+  );
+  return { ...pod, spec: { ...spec, ...changed } };
+}
+
+function withMount(container: Raw, mount: Raw): Raw {
+  return { ...container, volumeMounts: [...rawList(container.volumeMounts), mount] };
+}
+
+/** A volume of the pod is another one under the same name, or a further one. */
+function withVolume(pod: Raw, name: string, source: Raw): Raw {
+  const spec = rawAt(pod, 'spec');
+  const volumes = rawList(spec.volumes);
+  const isThere = volumes.some((volume) => volume.name === name);
+  const added = { name, ...source };
+  const changed = isThere ? volumes.map((one) => (one.name === name ? added : one)) : [...volumes, added];
+  return { ...pod, spec: { ...spec, volumes: changed } };
+}
+
+/** The sidecar's, before any log level. */
+const ARGS = ['run', '--config', '/etc/mcp-sidecar/sidecar.yaml'];
 
 suite('a real API server', { skip: whyNoApiServer() ?? whyMissing('kubectl') ?? false }, () => {
   let api: ApiServer;
@@ -75,13 +108,7 @@ suite('a real API server', { skip: whyNoApiServer() ?? whyMissing('kubectl') ?? 
 
   suite('the policy alone, before any webhook', () => {
     /** The same pod with its sidecar changed. */
-    const forged = (change: (sidecar: Raw) => Raw): Raw => {
-      const pod = injected(named('forged'));
-      return {
-        ...pod,
-        spec: { ...rawAt(pod, 'spec'), initContainers: rawList(rawAt(pod, 'spec').initContainers).map(change) },
-      };
-    };
+    const forged = (change: (sidecar: Raw) => Raw): Raw => withSidecar(injected(named('forged')), change);
 
     // A policy is in force a moment after it has been made.
     before(() =>
@@ -113,10 +140,121 @@ suite('a real API server', { skip: whyNoApiServer() ?? whyMissing('kubectl') ?? 
           ),
         /without restartPolicy Always/,
       ],
-      'a command': [() => forged((sidecar) => ({ ...sidecar, command: ['sh'] })), /does not run what/],
+      'a command': [
+        () => forged((sidecar) => ({ ...sidecar, command: ['sh'] })),
+        /has what the injector does not give it: command$/,
+      ],
+      'a folder, a terminal and a hook of its own': [
+        () =>
+          forged((sidecar) => ({
+            ...sidecar,
+            workingDir: '/mnt',
+            tty: true,
+            stdin: true,
+            lifecycle: { postStart: { exec: { command: ['sh'] } } },
+          })),
+        // In no order.
+        /does not give it: (?:(?:workingDir|tty|stdin|lifecycle)(?:, |$)){4}/,
+      ],
+      'variables from elsewhere': [
+        () => forged((sidecar) => ({ ...sidecar, envFrom: [{ configMapRef: { name: 'own' } }] })),
+        /does not give it: envFrom$/,
+      ],
+      'a rule that ends a classic one': [
+        () => withSidecar(injected(named('forged'), 'classic'), (sidecar) => ({ ...sidecar, restartPolicy: 'Never' })),
+        /does not give it: restartPolicy$/,
+      ],
       'another configuration': [
         () => forged((sidecar) => ({ ...sidecar, args: ['run', '--config', '/app/sidecar.yaml'] })),
         /does not run what/,
+      ],
+      'a second configuration': [
+        () => forged((sidecar) => ({ ...sidecar, args: [...ARGS, '--config', '/var/lib/mcp-sidecar/evil.yaml'] })),
+        /does not run what/,
+      ],
+      'a log level that the pod has not asked for': [
+        () => forged((sidecar) => ({ ...sidecar, args: [...ARGS, '--log-level', 'error'] })),
+        /does not run what/,
+      ],
+      'a log level that is none': [
+        () =>
+          annotatedWith(
+            forged((sidecar) => ({ ...sidecar, args: [...ARGS, '--log-level', '--json'] })),
+            { 'mcp-sidecar.io/log-level': '--json' },
+          ),
+        /does not run what/,
+      ],
+      'no arguments': [() => forged(({ args: _, ...sidecar }) => sidecar), /does not run what/],
+      ...Object.fromEntries(
+        ['startupProbe', 'livenessProbe', 'readinessProbe'].flatMap((name): [string, [() => Raw, RegExp]][] => [
+          [
+            `${name} that runs a program`,
+            [
+              () =>
+                forged((sidecar) => {
+                  const { httpGet: _, ...times } = rawAt(sidecar, name);
+                  return { ...sidecar, [name]: { ...times, exec: { command: ['sh'] } } };
+                }),
+              /does not have the probes/,
+            ],
+          ],
+          [
+            `${name} of another port`,
+            [
+              () =>
+                forged((sidecar) => {
+                  const probe = rawAt(sidecar, name);
+                  return { ...sidecar, [name]: { ...probe, httpGet: { ...rawAt(probe, 'httpGet'), port: 8080 } } };
+                }),
+              /does not have the probes/,
+            ],
+          ],
+          [`no ${name}`, [() => forged(({ [name]: _, ...sidecar }) => sidecar), /does not have the probes/]],
+        ]),
+      ),
+      'a port of the node': [
+        () =>
+          forged((sidecar) => ({
+            ...sidecar,
+            ports: rawList(sidecar.ports).map((port) => ({ ...port, hostPort: 4182 })),
+          })),
+        /has ports that/,
+      ],
+      'another port': [
+        () =>
+          forged((sidecar) => ({
+            ...sidecar,
+            ports: [...rawList(sidecar.ports), { name: 'own', containerPort: 9000, protocol: 'TCP' }],
+          })),
+        /has ports that/,
+      ],
+      'no requests and limits': [() => forged((sidecar) => ({ ...sidecar, resources: {} })), /requests and limits/],
+      'no limit of memory': [
+        () =>
+          forged((sidecar) => ({
+            ...sidecar,
+            resources: { ...rawAt(sidecar, 'resources'), limits: { cpu: '1' } },
+          })),
+        /requests and limits/,
+      ],
+      'a device of the node': [
+        () =>
+          forged((sidecar) => {
+            const { requests, limits } = rawAt(sidecar, 'resources') as { requests: Raw; limits: Raw };
+            return { ...sidecar, resources: { requests, limits: { ...limits, 'example.com/device': '1' } } };
+          }),
+        /requests and limits/,
+      ],
+      'last words elsewhere': [
+        () => forged((sidecar) => ({ ...sidecar, terminationMessagePath: '/app/words' })),
+        /last words/,
+      ],
+      'no annotation of the port that it has': [
+        () => {
+          const pod = injected(named('forged', { 'mcp-sidecar.io/inject': 'true', 'mcp-sidecar.io/port': '5000' }));
+          return annotatedWith(pod, { 'mcp-sidecar.io/port': undefined });
+        },
+        /variables/,
       ],
       'another variable': [
         () =>
@@ -124,7 +262,7 @@ suite('a real API server', { skip: whyNoApiServer() ?? whyMissing('kubectl') ?? 
             ...sidecar,
             env: [...rawList(sidecar.env), { name: 'NODE_OPTIONS', value: '-r /x' }],
           })),
-        /variables or hooks/,
+        /variables that/,
       ],
       'MCP beyond loopback': [
         () =>
@@ -135,29 +273,77 @@ suite('a real API server', { skip: whyNoApiServer() ?? whyMissing('kubectl') ?? 
               value: String(value).replace('127.0.0.1', '0.0.0.0'),
             })),
           })),
-        /variables or hooks/,
+        /variables that/,
       ],
       'a mount of its own': [
-        () => {
-          const pod = forged((sidecar) => ({
-            ...sidecar,
-            volumeMounts: [...rawList(sidecar.volumeMounts), { name: 'own', mountPath: '/own' }],
-          }));
-          const spec = rawAt(pod, 'spec');
-          return { ...pod, spec: { ...spec, volumes: [...rawList(spec.volumes), { name: 'own', emptyDir: {} }] } };
-        },
-        /does not read the configuration of a group/,
+        () =>
+          withVolume(
+            forged((sidecar) => withMount(sidecar, { name: 'own', mountPath: '/own' })),
+            'own',
+            { emptyDir: {} },
+          ),
+        /mounts something else/,
       ],
-      'a configuration of its own': [
-        () => {
-          const pod = injected(named('forged'));
-          const spec = rawAt(pod, 'spec');
-          const volumes = rawList(spec.volumes).map((volume) =>
-            volume.name === 'mcp-sidecar-group' ? { name: volume.name, emptyDir: {} } : volume,
-          );
-          return { ...pod, spec: { ...spec, volumes } };
-        },
-        /does not read the configuration of a group/,
+      'a mount of its own with a name of ours, over the program': [
+        () =>
+          withVolume(
+            forged((sidecar) => withMount(sidecar, { name: 'mcp-sidecar-evil', mountPath: '/app' })),
+            'mcp-sidecar-evil',
+            { emptyDir: {} },
+          ),
+        /the volumes of mcp-sidecar are not those/,
+      ],
+      'a mount of ours elsewhere': [
+        () => forged((sidecar) => withMount(sidecar, { name: 'mcp-sidecar-client', mountPath: '/app' })),
+        /mounts something else/,
+      ],
+      'a part of the group’s volume': [
+        () =>
+          forged((sidecar) => ({
+            ...sidecar,
+            volumeMounts: rawList(sidecar.volumeMounts).map((mount) =>
+              mount.name === 'mcp-sidecar-group' ? { ...mount, subPath: 'own' } : mount,
+            ),
+          })),
+        /mounts something else/,
+      ],
+      'no group': [
+        () =>
+          forged((sidecar) => ({
+            ...sidecar,
+            volumeMounts: rawList(sidecar.volumeMounts).filter(({ name }) => name !== 'mcp-sidecar-group'),
+          })),
+        /mounts something else/,
+      ],
+      ...Object.fromEntries(
+        Object.entries<[volume: string, source: Raw]>({
+          'a configuration of its own': ['group', { emptyDir: {} }],
+          'a configuration that is no group’s': ['group', { configMap: { name: 'own', defaultMode: 420 } }],
+          'a configuration that need not be there': [
+            'group',
+            { configMap: { name: 'mcp-sidecar-support', defaultMode: 420, optional: true } },
+          ],
+          'another token': ['token', { secret: { secretName: 'own', defaultMode: 420 } }],
+          'a state that somebody else has written': ['state', { persistentVolumeClaim: { claimName: 'own' } }],
+          'a secret that is none': ['secret-0', { configMap: { name: 'own', defaultMode: 420 } }],
+        }).map(([name, [volume, source]]): [string, [() => Raw, RegExp]] => [
+          name,
+          [() => withVolume(injected(named('forged')), `mcp-sidecar-${volume}`, source), /the volumes of mcp-sidecar/],
+        ]),
+      ),
+      'another Secret where the group’s is expected': [
+        () =>
+          withVolume(injected(named('forged')), 'mcp-sidecar-secret-0', {
+            secret: { secretName: 'own', defaultMode: 420 },
+          }),
+        /mounts something else/,
+      ],
+      'another group than that of the annotation': [
+        () =>
+          annotatedWith(injected(named('forged', { 'mcp-sidecar.io/inject': 'true' })), {
+            'mcp-sidecar.io/group': 'other',
+          }),
+        /the volumes of mcp-sidecar/,
       ],
       'a root that can be written': [
         () =>
@@ -167,6 +353,22 @@ suite('a real API server', { skip: whyNoApiServer() ?? whyMissing('kubectl') ?? 
           })),
         /the security context/,
       ],
+      ...Object.fromEntries(
+        Object.entries<Raw>({
+          'system calls without a filter': { seccompProfile: { type: 'Unconfined' } },
+          'a user of an agent’s': { runAsUser: 1001 },
+          'another group of users': { runAsGroup: 1001 },
+          'a domain of SELinux': { seLinuxOptions: { type: 'spc_t' } },
+          'a capability': { capabilities: { drop: ['ALL'], add: ['NET_BIND_SERVICE'] } },
+        }).map(([name, more]): [string, [() => Raw, RegExp]] => [
+          name,
+          [
+            () =>
+              forged((sidecar) => ({ ...sidecar, securityContext: { ...rawAt(sidecar, 'securityContext'), ...more } })),
+            /the security context/,
+          ],
+        ]),
+      ),
       'a container that mounts the sidecar’s secret': [
         () => {
           const pod = injected(named('thief'));
@@ -190,8 +392,33 @@ suite('a real API server', { skip: whyNoApiServer() ?? whyMissing('kubectl') ?? 
     };
     for (const [name, [pod, words]] of Object.entries(denied))
       test(`denies ${name}`, async () => {
-        assert.match(await messageOf(pod()), /ValidatingAdmissionPolicy 'mcp-sidecar-injector'.* denied/);
-        assert.match(await messageOf(pod()), words);
+        // Where no level of Pod Security comes before the policy.
+        const { value } = await api.call('POST', `${LENIENT_PODS}?dryRun=All`, pod());
+        assert.match(String(value.message), /ValidatingAdmissionPolicy 'mcp-sidecar-injector'.* denied/);
+        assert.match(String(value.message), words);
+      });
+
+    const AGENT_OF_ITS_OWN = {
+      ...CONTAINER,
+      name: 'second',
+      securityContext: { ...rawAt(CONTAINER, 'securityContext'), runAsUser: 1002 },
+    };
+    const admitted: Record<string, [annotations: Raw, spec?: Raw]> = {
+      'a log level': [{ 'mcp-sidecar.io/log-level': 'debug' }],
+      'other ports': [{ 'mcp-sidecar.io/port': '05000', 'mcp-sidecar.io/health-port': '6000' }],
+      'amounts of its own': [{ 'mcp-sidecar.io/cpu-request': '0.1', 'mcp-sidecar.io/memory-limit': '1e9' }],
+      'the group by name': [{ 'mcp-sidecar.io/group': 'support' }],
+      'agents that are told apart': [{}, { containers: [CONTAINER, AGENT_OF_ITS_OWN] }],
+      'no token of the API server’s': [{}, { automountServiceAccountToken: false }],
+      'volumes of its own': [{}, { volumes: [{ name: 'own', emptyDir: {} }] }],
+    };
+    for (const [name, [annotations, spec]] of Object.entries(admitted))
+      test(`admits what the injector makes of ${name}`, async () => {
+        for (const mode of ['native', 'classic'] as const) {
+          const pod = named('admitted', { 'mcp-sidecar.io/inject': 'true', ...annotations }, spec);
+          const { status, value } = await make(injected(pod, mode), '?dryRun=All');
+          assert.equal(status, 201, JSON.stringify(value));
+        }
       });
 
     const withImage = (pod: Raw, container: string, image: string): Raw => {
@@ -213,11 +440,6 @@ suite('a real API server', { skip: whyNoApiServer() ?? whyMissing('kubectl') ?? 
         assert.match(String(value.message), /an image that the injector does not use/);
       }
     });
-    const annotatedWith = (pod: Raw, changes: Raw): Raw => {
-      const metadata = rawAt(pod, 'metadata');
-      const annotations = { ...rawAt(metadata, 'annotations'), ...changes };
-      return { ...pod, metadata: { ...metadata, annotations } };
-    };
     for (const name of ['inject', 'status', 'mcp.json'])
       test(`denies an update that takes the annotation ${name} from a sidecar that runs, or changes it`, async () => {
         for (const value of [undefined, 'false']) {
@@ -326,13 +548,25 @@ suite('a real API server', { skip: whyNoApiServer() ?? whyMissing('kubectl') ?? 
         const updated = await api.call('PUT', path, withImage(value, 'agent', 'agent:2'));
         assert.equal(updated.status, 200, String(updated.value.message));
       });
-      test('compares no users where the cluster has chosen them', async () => {
+      test('compares no users where the cluster has chosen them', {
+        skip: whyMissing('helm') ?? false,
+      }, async (context) => {
         const bare = named('by-cluster');
         const result = inject(bare, { ...CONTEXT, options: { ...CONTEXT.options, runAsUser: undefined } });
         assert.ok(result.ok && result.value.kind === 'injected');
         const pod = withUser(applyPatch(bare, result.value.operations), 1000);
-        const { status, value } = await api.call('POST', `${LENIENT_PODS}?dryRun=All`, pod);
-        assert.equal(status, 201, JSON.stringify(value));
+        const say = () => api.call('POST', `${LENIENT_PODS}?dryRun=All`, pod);
+        assert.match(String((await say()).value.message), /the security context/);
+
+        const isPolicy = ({ kind }: Raw) => kind === 'ValidatingAdmissionPolicy';
+        const ofInjector = helmTemplate('--set', 'sidecar.runAsUser=omit').find(isPolicy)!;
+        const { value: before } = await api.call('GET', pathOf(ofInjector));
+        context.after(async () => {
+          await edit(api, pathOf(ofInjector), (policy) => ({ ...policy, spec: before.spec }));
+          await until('the user counts again', async () => (await say()).status !== 201);
+        });
+        await edit(api, pathOf(ofInjector), (policy) => ({ ...policy, spec: ofInjector.spec }));
+        await until('the pod is admitted', async () => (await say()).status === 201);
       });
     });
     test('denies debugging containers that reach the sidecar, and lets others through, one after the other', async () => {
@@ -490,6 +724,24 @@ suite('a real API server', { skip: whyNoApiServer() ?? whyMissing('kubectl') ?? 
         named('excluding', { 'mcp-sidecar.io/inject': 'true', 'mcp-sidecar.io/exclude-containers': 'nobody' }),
       );
       assert.match(warnings.join(), /no container is named nobody/);
+    });
+
+    test('what a LimitRange adds to every container makes nothing forged of the sidecar', async (context) => {
+      const range = await create(api, {
+        apiVersion: 'v1',
+        kind: 'LimitRange',
+        metadata: { name: 'storage', namespace: 'agents' },
+        spec: { limits: [{ type: 'Container', default: { 'ephemeral-storage': '64Mi' } }] },
+      });
+      context.after(() => api.call('DELETE', pathOf(range)));
+      await until('the range counts', async () => {
+        const { value } = await make(named('plain-in-range', null), '?dryRun=All');
+        return 'ephemeral-storage' in rawAt(rawList(rawAt(value, 'spec').containers)[0], 'resources', 'limits');
+      });
+      const { status, value } = await make(named('in-range'), '?dryRun=All');
+      assert.equal(status, 201, JSON.stringify(value));
+      const [sidecar] = sidecarsOf(value);
+      assert.equal(rawAt(sidecar, 'resources', 'limits')['ephemeral-storage'], '64Mi');
     });
 
     const unasked: Record<string, Raw | null> = {
