@@ -87,11 +87,21 @@ suite('the chart', { skip: whyMissing('helm') ?? false }, () => {
     ]);
   });
 
+  test('lets the injector call API servers where they listen', () => {
+    const egress = (...values: readonly string[]) =>
+      rawAt(helmTemplate(...values).find(isOfKind('NetworkPolicy')), 'spec').egress;
+    const to = (...ports: readonly number[]) => [{ ports: ports.map((port) => ({ port, protocol: 'TCP' })) }];
+    assert.deepEqual(egress(), to(443, 6443));
+    assert.deepEqual(egress('--set', 'networkPolicy.apiServerPorts={8443,16443}'), to(8443, 16_443));
+  });
+
   const refused: Record<string, [values: string, words: RegExp]> = {
     'an unknown key': ['replica=2', /additional properties 'replica' not allowed/],
     'an unknown key further down': ['webhook.timeout=3', /at '\/webhook': additional properties 'timeout' not allowed/],
     'another TLS mode': ['tls.mode=both', /value must be one of 'selfManaged', 'certManager', 'secret'/],
     'a caller that is none': ['networkPolicy.from[0].cidr=10.0.0.1/32', /additional properties 'cidr' not allowed/],
+    'API servers without a port': ['networkPolicy.apiServerPorts=', /apiServerPorts/],
+    'a port of API servers that is none': ['networkPolicy.apiServerPorts={0}', /apiServerPorts\/0/],
     'a port that needs rights': ['webhook.port=443', /minimum: got 443, want 1,?024/],
     'a digest that is none': ['image.digest=latest', /does not match pattern/],
     'a Secret beside an authority of its own': [
