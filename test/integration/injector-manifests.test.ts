@@ -3,6 +3,9 @@
  * sense, that they ask for no more rights than are used, and that an API server takes every object.
  */
 import assert from 'node:assert/strict';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
 import { parse } from 'yaml';
 import { defaultOptions, injectorYaml, optionsOf } from '../../injector/options.ts';
@@ -45,6 +48,11 @@ suite('the chart', { skip: whyMissing('helm') ?? false }, () => {
   test('passes helm lint', () => {
     const { status, said } = helm('lint', '--strict');
     assert.equal(status, 0, said);
+  });
+  test('is rendered the same for any version where there is no cluster', () => {
+    const rendered = helmTemplate();
+    for (const version of ['1.20.0', '1.29.9', '1.36.0'])
+      assert.deepEqual(helmTemplate('--kube-version', version), rendered);
   });
   test('gives the injector the defaults that it has itself, of this version', () => {
     const config = rawAt(helmTemplate().find(isOfKind('ConfigMap')), 'data')['injector.yaml'];
@@ -163,6 +171,27 @@ suite('before a real API server', { skip: whyNoApiServer() ?? whyMissing('helm',
   });
   after(() => api?.close());
 
+  test('the chart refuses a cluster that is too old, and no other', async (context) => {
+    const folder = await mkdtemp(join(tmpdir(), 'helm-'));
+    context.after(() => rm(folder, { recursive: true }));
+    const kubeconfig = join(folder, 'config');
+    await writeFile(kubeconfig, JSON.stringify(await kubeconfigOf(api)), { mode: 0o600 });
+    const before = (version: string) =>
+      helm(...TEMPLATE, '--dry-run=server', '--kubeconfig', kubeconfig, '--kube-version', version);
+    for (const old of ['1.29.14', '1.29.14-eks-1', '1.20.0']) {
+      const { status, said } = before(old);
+      assert.notEqual(status, 0, old);
+      assert.match(
+        said,
+        /Kubernetes is at v1\.\d+\..*: ValidatingAdmissionPolicy and matchConditions are stable since 1\.30/,
+      );
+    }
+    for (const version of ['1.30.0', '1.30.4-gke.1', '1.36.0']) {
+      const { status, said } = before(version);
+      assert.equal(status, 0, said);
+    }
+  });
+
   const variants: Record<string, () => readonly Raw[]> = {
     'the base': () => kustomize('base').filter((object) => object.kind !== 'Namespace'),
     'overlays/ha': () => kustomize('overlays/ha').filter((object) => object.kind !== 'Namespace'),
@@ -190,6 +219,19 @@ suite('before a real API server', { skip: whyNoApiServer() ?? whyMissing('helm',
       assert.equal(status, 201, String(value.message));
     });
 });
+
+async function kubeconfigOf({ address }: ApiServer): Promise<Raw> {
+  const name = 'test';
+  const data = Buffer.from(address.ca).toString('base64');
+  return {
+    apiVersion: 'v1',
+    kind: 'Config',
+    'current-context': name,
+    contexts: [{ name, context: { cluster: name, user: name } }],
+    clusters: [{ name, cluster: { server: address.server, 'certificate-authority-data': data } }],
+    users: [{ name, user: { token: await address.token() } }],
+  };
+}
 
 function byName(objects: readonly Raw[]): Record<string, Raw> {
   const named = objects.map((object): [string, Raw] => [nameOf(object), object]);

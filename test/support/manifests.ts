@@ -34,8 +34,7 @@ export function helm(...args: readonly string[]): { readonly status: number | nu
   return { status, said: stdout + stderr };
 }
 
-/** What `helm template` is to be given for a cluster. A helm that was not released takes Kubernetes to be at 1.20. */
-export const TEMPLATE = ['template', 'injector', '--namespace', 'mcp-sidecar', '--kube-version', '1.36.0'] as const;
+export const TEMPLATE = ['template', 'injector', '--namespace', 'mcp-sidecar'] as const;
 
 export function helmTemplate(...args: readonly string[]): readonly Raw[] {
   return objectsOf(spawnSync('helm', [...TEMPLATE, ...args, CHART], { encoding: 'utf8' }));

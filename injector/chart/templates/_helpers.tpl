@@ -40,6 +40,16 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- end }}
 
+{{- /*
+Only before a cluster, whose kube-system is found: `helm template` alone takes some version, which may be an old one.
+That is why Chart.yaml has no kubeVersion.
+*/ -}}
+{{- define "injector.checkCluster" -}}
+{{- if and (lookup "v1" "Namespace" "" "kube-system") (semverCompare "<1.30-0" .Capabilities.KubeVersion.Version) -}}
+{{- fail (printf "Kubernetes is at %s: ValidatingAdmissionPolicy and matchConditions are stable since 1.30" .Capabilities.KubeVersion.Version) -}}
+{{- end -}}
+{{- end }}
+
 {{- /* Null-safe: an annotation that is not there is not true. */ -}}
 {{- define "injector.isAnnotated" -}}
 has(object.metadata.annotations) && 'mcp-sidecar.io/inject' in object.metadata.annotations && object.metadata.annotations['mcp-sidecar.io/inject'] == 'true'
