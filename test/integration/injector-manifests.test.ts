@@ -49,6 +49,36 @@ suite('the chart', { skip: whyMissing('helm') ?? false }, () => {
     const { status, said } = helm('lint', '--strict');
     assert.equal(status, 0, said);
   });
+  test('keeps text that looks like something else', () => {
+    const objects = helmTemplate(
+      '--set',
+      'nodeSelector.own=true,nodeSelector.tier=2',
+      '--set-json',
+      'nodeSelector={"pool":1000000}',
+      '--set-string',
+      'webhook.excludedNamespaces={123},priorityClassName=7',
+    );
+    const { nodeSelector, priorityClassName } = rawAt(objects.find(isOfKind('Deployment')), 'spec', 'template', 'spec');
+    assert.deepEqual(nodeSelector, { 'kubernetes.io/os': 'linux', own: 'true', pool: '1000000', tier: '2' });
+    assert.equal(priorityClassName, '7');
+    const [webhook] = rawList(objects.find(isOfKind('MutatingWebhookConfiguration'))!.webhooks);
+    const [among] = rawList(rawAt(webhook, 'namespaceSelector').matchExpressions);
+    assert.deepEqual(among!.values, ['kube-system', 'kube-node-lease', 'mcp-sidecar', '123']);
+  });
+  test('writes a large user as a number', () => {
+    const objects = helmTemplate('--set-json', 'sidecar.runAsUser=1000660000');
+    const [container] = rawList(rawAt(objects.find(isOfKind('Deployment')), 'spec', 'template', 'spec').containers);
+    assert.equal(rawAt(container, 'securityContext').runAsUser, 1_000_660_000);
+    assert.match(JSON.stringify(objects.find(isOfKind('ConfigMap'))), /runAsUser: 1000660000\\n/);
+    assert.match(
+      JSON.stringify(objects.find(isOfKind('ValidatingAdmissionPolicy'))),
+      /runAsUser == optional\.of\(1000660000\)/,
+    );
+  });
+  test('takes every way to write an amount that the injector reads', () => {
+    for (const amount of ['0.5', '.5', '1', '250m', '1e3', '10E-2', '0.1Gi'])
+      helmTemplate('--set-string', `sidecar.requests.cpu=${amount}`);
+  });
   test('is rendered the same for any version where there is no cluster', () => {
     const rendered = helmTemplate();
     for (const version of ['1.20.0', '1.29.9', '1.36.0'])
@@ -111,6 +141,12 @@ suite('the chart', { skip: whyMissing('helm') ?? false }, () => {
     'API servers without a port': ['networkPolicy.apiServerPorts=', /apiServerPorts/],
     'a port of API servers that is none': ['networkPolicy.apiServerPorts={0}', /apiServerPorts\/0/],
     'a port that needs rights': ['webhook.port=443', /minimum: got 443, want 1,?024/],
+    'the port of the probes': ['webhook.port=8081', /webhook.port is 8081, where the injector answers probes/],
+    'an amount that is none': ['resources.requests.cpu=foo', /at '\/resources\/requests\/cpu': 'foo' does not match/],
+    'an amount of the sidecar that is none': ['sidecar.limits.memory=64MB', /at '\/sidecar\/limits\/memory': '64MB'/],
+    'an amount of nothing': ['sidecar.requests.cpu=0m', /at '\/sidecar\/requests\/cpu': '0m' does not match/],
+    'a namespace that is none': ['webhook.excludedNamespaces={Own_one}', /excludedNamespaces\/0': 'Own_one' does not/],
+    'a label of nodes that is no text': ['nodeSelector.pool.a=b', /at '\/nodeSelector\/pool': got object/],
     'a digest that is none': ['image.digest=latest', /does not match pattern/],
     'a Secret beside an authority of its own': [
       'tls.secret.name=own',

@@ -20,6 +20,11 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- end }}
 
+{{- /* A number of a values file is a float, and large ones would be written 1e+09. */ -}}
+{{- define "injector.runAsUser" -}}
+{{- kindIs "string" .Values.sidecar.runAsUser | ternary .Values.sidecar.runAsUser (int64 .Values.sidecar.runAsUser) -}}
+{{- end }}
+
 {{- define "injector.tlsSecret" -}}
 {{- if eq .Values.tls.mode "secret" -}}
 {{ .Values.tls.secret.name | required "tls.mode secret needs tls.secret.name" }}
@@ -50,6 +55,12 @@ That is why Chart.yaml has no kubeVersion.
 {{- end -}}
 {{- end }}
 
+{{- define "injector.checkPorts" -}}
+{{- if eq (int .Values.webhook.port) 8081 -}}
+{{- fail "webhook.port is 8081, where the injector answers probes: choose another" -}}
+{{- end -}}
+{{- end }}
+
 {{- /* Null-safe: an annotation that is not there is not true. */ -}}
 {{- define "injector.isAnnotated" -}}
 has(object.metadata.annotations) && 'mcp-sidecar.io/inject' in object.metadata.annotations && object.metadata.annotations['mcp-sidecar.io/inject'] == 'true'
@@ -62,8 +73,8 @@ matchExpressions:
     values:
       - kube-system
       - kube-node-lease
-      - {{ .Release.Namespace }}
+      - {{ .Release.Namespace | quote }}
       {{- range .Values.webhook.excludedNamespaces }}
-      - {{ . }}
+      - {{ . | quote }}
       {{- end }}
 {{- end }}
