@@ -15,7 +15,8 @@ export async function runProgram(args: readonly string[]): Promise<number> {
   const set = (code: number) => {
     exitCode = code;
   };
-  const config = () => new Option('-c, --config <file>', 'sidecar.yaml, or a file in the format of mcp.json');
+  const config = () =>
+    new Option('-c, --config <file>', 'sidecar.yaml, or a file in the format of mcp.json').argParser(once());
   const auditFiles = () => new Option('--audit <files...>', 'audit files; - for stdin').makeOptionMandatory();
   const json = () => new Option('--json', 'print data as JSON').default(false);
 
@@ -164,7 +165,7 @@ export async function runProgram(args: readonly string[]): Promise<number> {
         .choices(['native', 'classic'])
         .default('native'),
     )
-    .option('--config <file>', 'injector.yaml, as the webhook has it: then both make the same pods')
+    .option('--config <file>', 'injector.yaml, as the webhook has it: then both make the same pods', once())
     .addOption(diff())
     .addOption(dryRun())
     .addOption(output())
@@ -183,7 +184,7 @@ export async function runProgram(args: readonly string[]): Promise<number> {
   program
     .command('injector')
     .description('run the admission webhook that puts the sidecar into annotated pods')
-    .option('-c, --config <file>', 'injector.yaml', '/etc/mcp-sidecar-injector/injector.yaml')
+    .option('-c, --config <file>', 'injector.yaml', once(), '/etc/mcp-sidecar-injector/injector.yaml')
     .addOption(
       new Option('--log-level <level>', 'how much is told').choices(['debug', 'info', 'warn', 'error']).default('info'),
     )
@@ -234,6 +235,16 @@ function lifetime(text: string): number {
   const [, digits, unit] = /^([1-9]\d{0,4})(m|h|d)$/.exec(text) ?? [];
   if (digits === undefined) throw new InvalidArgumentError('It is not a duration such as 30d, 12h or 90m.');
   return Number(digits) * { m: 60_000, h: 3_600_000, d: 86_400_000 }[unit as 'm' | 'h' | 'd'];
+}
+
+/** Of two, commander would take the last: whoever adds to a command line is not to choose the configuration. */
+function once(): (value: string) => string {
+  let isGiven = false;
+  return (value) => {
+    if (isGiven) throw new InvalidArgumentError('It is given twice, and there can only be one.');
+    isGiven = true;
+    return value;
+  };
 }
 
 function collect(value: string, earlier: readonly string[] = []): readonly string[] {
