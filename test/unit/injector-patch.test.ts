@@ -463,6 +463,14 @@ suite('once more', () => {
     const result = again({ ...pod, metadata: { ...rawAt(pod, 'metadata'), annotations: forged } });
     assert.equal(result.ok, false);
   });
+  test('also when a LimitRange has added storage', () => {
+    const pod = injected(podWith());
+    const sidecar = sidecarOf(pod);
+    const { requests, limits } = sidecar.resources as { requests: Raw; limits: Raw };
+    const more = { 'ephemeral-storage': '64Mi' };
+    const resources = { requests: { ...requests, ...more }, limits: { ...limits, ...more } };
+    present({ ...pod, spec: { ...pod.spec, initContainers: [{ ...sidecar, resources }] } });
+  });
   test('also when the API server has written a quantity in its own way, and mounted its token', () => {
     const pod = injected(annotated({ 'mcp-sidecar.io/cpu-request': '0.1' }));
     const sidecar = sidecarOf(pod);
@@ -490,6 +498,10 @@ suite('once more', () => {
       ...sidecar,
       securityContext: { ...(sidecar.securityContext as Raw), readOnlyRootFilesystem: false },
     }),
+    'a device of the node': (sidecar) => {
+      const { requests, limits } = sidecar.resources as { requests: Raw; limits: Raw };
+      return { ...sidecar, resources: { requests, limits: { ...limits, 'example.com/device': '1' } } };
+    },
     'a larger limit': (sidecar) => ({
       ...sidecar,
       resources: { ...(sidecar.resources as Raw), limits: { cpu: '8', memory: '256Mi' } },
