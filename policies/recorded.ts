@@ -49,6 +49,10 @@ export interface RecordedRequest {
   readonly policy: string;
   /** The rule, role or quota that decided. */
   readonly rule: string | undefined;
+  /** That is an entry of its `arguments`. */
+  readonly wasRefusedByArguments: boolean;
+  /** The arguments are those that its `arguments` have made of what the agent sent. */
+  readonly hasChangedArguments: boolean;
   /** By a quota or budget. */
   readonly wasLimited: boolean;
   /** The server may have seen it, or its answer came from the cache: so it was counted. */

@@ -6,6 +6,7 @@
  * its favour and once against it. The decision is monotone in its conditions, so that two equal verdicts are the
  * verdict; else it is unsure, and said to be.
  */
+import { argumentRulesFor } from './arguments.ts';
 import type { Condition, Predicate } from './cel.ts';
 import type { Decision } from './decision.ts';
 import { decideAll, malformed } from './judge.ts';
@@ -48,6 +49,8 @@ export function rejudgeBy(policy: CompiledPolicy): Rejudge {
     const isWhole = recorded.resourcesOmitted === 0 || best.effect !== 'allow';
     const worst = unknowns.looks === looks ? best : decisionOf(unfavourable, question);
     const isSure = isWhole && (worst.effect === 'allow') === (best.effect === 'allow');
+    const stopped = best.effect === 'allow' ? stoppedByArguments(policy, recorded) : undefined;
+    if (stopped !== undefined) return stopped;
     if (!isSure) return { kind: 'unsure', why: [...unknowns.takeReasons(), ...(isWhole ? [] : [RESOURCES_OMITTED])] };
     const isLetThrough = worst.effect === 'allow';
     const quota = isLetThrough ? count?.(recorded, question) : undefined;
@@ -61,6 +64,21 @@ function whyUnjudged({ cut, roles }: RecordedRequest): string | undefined {
   if (cut !== undefined) return `its ${cut} was too long to be recorded whole`;
   return roles === 'omitted' ? 'the roles of the agent were too long to be recorded' : undefined;
 }
+
+/**
+ * What rules allow, and an entry of `arguments` has refused. Neither the arguments as they were sent nor the tool's schema
+ * are recorded, so that an entry is taken to refuse again what one of its name has refused.
+ */
+function stoppedByArguments(policy: CompiledPolicy, recorded: RecordedRequest): Rejudgement | undefined {
+  const { wasLetThrough, wasRefusedByArguments, server, tool, rule } = recorded;
+  if (wasLetThrough || tool === undefined || policy.audit) return undefined;
+  const hasEntry = argumentRulesFor(policy, server, tool).some(({ name }) => name === rule);
+  if (!hasEntry) return wasRefusedByArguments ? { kind: 'unsure', why: [ARGUMENTS_REFUSED] } : undefined;
+  const decision: Decision = { effect: 'refuse', rule, reason: `${rule} has refused its arguments` };
+  return { kind: 'sure', isLetThrough: false, decision, quota: undefined };
+}
+
+const ARGUMENTS_REFUSED = "an entry of the policy's arguments refused it, which is not judged again";
 
 function decisionOf(whole: CompiledPolicy, { subject, virtual, targets, call }: RecordedQuestion): Decision {
   const policy = policyAt(whole, virtual);

@@ -29,8 +29,15 @@ export type Reason =
     }
   /** A tool that sidecar.lock does not let through; `detail` says why. */
   | { readonly kind: 'drifted'; readonly detail: string }
-  /** `told`: what the agent may know, so that it can do better. */
-  | { readonly kind: 'forbidden'; readonly rule: string; readonly detail: string; readonly told?: string }
+  | { readonly kind: 'forbidden'; readonly rule: string; readonly detail: string }
+  /** By an entry of the policy's `arguments`. The agent is told the same as of a rule; a replay has to tell them apart. */
+  | {
+      readonly kind: 'argumentsRefused';
+      readonly rule: string;
+      readonly detail: string;
+      /** What the agent may know, so that it can do better. */
+      readonly told?: string;
+    }
   | {
       readonly kind: 'quota';
       readonly what: 'quota' | 'budget';
@@ -78,6 +85,7 @@ export function ruleOf(reason: Reason): string | undefined {
   switch (reason.kind) {
     case 'hidden':
     case 'forbidden':
+    case 'argumentsRefused':
       return reason.rule;
     case 'drifted':
       return PIN_RULE;
@@ -142,15 +150,9 @@ function wireOf(reason: Reason, { errorId, era }: WireContext): Wire {
     case 'hidden':
       return hidden(reason.what, reason.name, era);
     case 'forbidden':
-      return refusal(
-        200,
-        -31403,
-        `Refused by policy rule "${reason.rule}"${reason.told === undefined ? '' : `: ${reason.told}`} (error ${errorId})`,
-        {
-          rule: reason.rule,
-          errorId,
-        },
-      );
+      return refusedByPolicy(reason.rule, undefined, errorId);
+    case 'argumentsRefused':
+      return refusedByPolicy(reason.rule, reason.told, errorId);
     case 'drifted':
       return refusal(200, -31403, `Blocked: ${reason.detail} (error ${errorId})`, { rule: PIN_RULE, errorId });
     case 'quota': {
@@ -193,6 +195,11 @@ function wireOf(reason: Reason, { errorId, era }: WireContext): Wire {
     case 'internal':
       return refusal(500, -32603, `Internal error (error ${errorId})`, { errorId });
   }
+}
+
+function refusedByPolicy(rule: string, told: string | undefined, errorId: string): Wire {
+  const text = `Refused by policy rule "${rule}"${told === undefined ? '' : `: ${told}`} (error ${errorId})`;
+  return refusal(200, -31403, text, { rule, errorId });
 }
 
 function malformed(reason: MalformedReason): Wire {

@@ -33,6 +33,7 @@ const recordSchema = z.object({
   annotationsBytes: count,
   arguments: z.unknown().optional(),
   argumentsBytes: count,
+  argumentsChanged: z.boolean().optional(),
   decision: z.enum(['allow', 'deny', 'limit', 'audit', 'error']),
   rule: text,
   reasonKind: text,

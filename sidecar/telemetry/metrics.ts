@@ -82,6 +82,7 @@ const REASON_KINDS: ReadonlySet<string> = new Set([
   'sessionUnknown',
   'hidden',
   'forbidden',
+  'argumentsRefused',
   'drifted',
   'quota',
   'noCredential',

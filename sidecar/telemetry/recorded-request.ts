@@ -2,7 +2,7 @@
  * From an audit record to the request that policy judged then. PURE.
  *
  * What was let through, precisely: a record has `policy` when the policy was asked at all. Then the request was refused
- * when its `reasonKind` is `hidden` or `forbidden` and no server was asked (no `upstreamMs`: a tool that the server says
+ * when its `reasonKind` is `hidden`, `forbidden` or `argumentsRefused` and no server was asked (no `upstreamMs`: a tool that the server says
  * it does not have is `hidden` too, so as not to tell it from others). With every other outcome it was let through:
  * served (`allow`, or `audit` where enforcing would have refused), stopped by a spent quota (`limit`), or failed
  * (`error`). Not taken for requests, since no policy can change what became of them: whatever was refused before the
@@ -16,7 +16,7 @@ import { TEXT_LENGTH_MAX } from './cut-texts.ts';
 export function recordedRequest(record: AuditRecord): RecordedRequest | undefined {
   const { agent, server, method, policy, reasonKind } = record;
   if (agent === undefined || server === undefined || method === undefined || policy === undefined) return undefined;
-  const isRefused = (reasonKind === 'hidden' || reasonKind === 'forbidden') && typeof record.upstreamMs !== 'number';
+  const isRefused = REFUSALS.has(reasonKind) && typeof record.upstreamMs !== 'number';
   // A record of these names has no target, hence was not refused by the policy either.
   if (reasonKind === 'malformed' || (NOT_METHODS.has(method) && !isRefused)) return undefined;
   // Refused whatever the policy says.
@@ -45,6 +45,8 @@ export function recordedRequest(record: AuditRecord): RecordedRequest | undefine
     wasLetThrough: !isRefused,
     policy,
     rule: record.rule,
+    wasRefusedByArguments: reasonKind === 'argumentsRefused',
+    hasChangedArguments: record.argumentsChanged === true,
     wasLimited: record.decision === 'limit',
     hasReached: typeof record.upstreamMs === 'number' || record.cached === true,
     tokensIn: record.tokensIn ?? 0,
@@ -53,6 +55,8 @@ export function recordedRequest(record: AuditRecord): RecordedRequest | undefine
   };
 }
 
+/** Of policy. */
+const REFUSALS: ReadonlySet<string | undefined> = new Set(['hidden', 'forbidden', 'argumentsRefused']);
 /** What the record says where there is no method. */
 const NOT_METHODS = new Set(['GET', 'DELETE', 'response']);
 /** Refused in 2026-07-28 whatever the policy says. */

@@ -33,6 +33,20 @@ const GOLDEN: readonly (readonly [Reason, number, number, string, unknown?])[] =
     { rule: 'no pushes', errorId: 'e1' },
   ],
   [
+    { kind: 'argumentsRefused', rule: 'ours', detail: 'canary' },
+    200,
+    -31403,
+    'Refused by policy rule "ours" (error e1)',
+    { rule: 'ours', errorId: 'e1' },
+  ],
+  [
+    { kind: 'argumentsRefused', rule: 'as declared', detail: 'canary', told: '/limit breaks maximum' },
+    200,
+    -31403,
+    'Refused by policy rule "as declared": /limit breaks maximum (error e1)',
+    { rule: 'as declared', errorId: 'e1' },
+  ],
+  [
     { kind: 'drifted', detail: 'the tool is not as sidecar.lock has it' },
     200,
     -31403,

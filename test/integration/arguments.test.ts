@@ -226,7 +226,9 @@ suite('the tool’s own schema', () => {
       if (words === undefined) return assert.equal(json.error, undefined);
       assert.deepEqual([json.error.code, json.error.data.rule], [-31403, 'as declared']);
       assert.match(json.error.message, words);
-      assert.match((await line()).reason, words);
+      const { reason, reasonKind, decision } = await line();
+      assert.match(reason, words);
+      assert.deepEqual([reasonKind, decision], ['argumentsRefused', 'deny']);
       assert.equal(calls().length, 0);
     });
   const unusable: Record<string, object> = {

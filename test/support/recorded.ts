@@ -26,6 +26,8 @@ export function recorded(change: Partial<RecordedRequest> = {}): RecordedRequest
     wasLetThrough: true,
     policy: 'sha256:1',
     rule: undefined,
+    wasRefusedByArguments: false,
+    hasChangedArguments: false,
     wasLimited: false,
     hasReached: true,
     tokensIn: 0,

@@ -269,6 +269,43 @@ describe('quotas over recorded requests', () => {
   });
 });
 
+describe('what an entry of arguments has refused', () => {
+  const REFUSED = { wasLetThrough: false, wasRefusedByArguments: true, rule: 'declared' };
+  const entry = (name: string, tools = ['list_*']) => ({ name, tools, validate: true });
+  const UNSURE = ["an entry of the policy's arguments refused it, which is not judged again"];
+  const rows: [string, object, Partial<RecordedRequest>, boolean | string[]][] = [
+    ['an entry of its name', { rules: [ALLOW], arguments: [entry('declared')] }, {}, false],
+    ['one for another tool', { rules: [ALLOW], arguments: [entry('declared', ['push_*'])] }, {}, UNSURE],
+    ['another entry', { rules: [ALLOW], arguments: [entry('other')] }, {}, UNSURE],
+    ['no entry', { rules: [ALLOW] }, {}, UNSURE],
+    ['no entry, and nothing allows it', {}, {}, false],
+    ['no entry, and an unknown that allows it', when('agent.claims.a == 1'), { isWithoutClaims: false }, UNSURE],
+    [
+      'an entry of its name, and an unknown that allows it',
+      { ...when('agent.claims.a == 1'), arguments: [entry('declared')] },
+      { isWithoutClaims: false },
+      false,
+    ],
+    ['audit mode, which lets all through', { mode: 'audit', arguments: [entry('declared')] }, {}, true],
+    // Of records that do not tell entries from rules.
+    ['its name, untold', { rules: [ALLOW], arguments: [entry('declared')] }, { wasRefusedByArguments: false }, false],
+  ];
+  for (const [name, document, change, expected] of rows)
+    it(name, () => assert.deepEqual(again(document, { ...REFUSED, ...change }), expected));
+
+  it('is not counted by a quota', () => {
+    const document = {
+      rules: [ALLOW],
+      arguments: [entry('declared')],
+      quotas: [{ name: 'one', key: ['agent'], calls: '1/min' }],
+    };
+    const comparing = new Comparing(rejudgeBy(policyOf(document)));
+    comparing.add(recorded({ ...REFUSED, sequence: 1 }), 'a.jsonl');
+    comparing.add(recorded({ sequence: 2 }), 'a.jsonl');
+    assert.equal(comparing.result.changed, 0);
+  });
+});
+
 describe('the comparison', () => {
   const NO_PUSHES = { rules: [ALLOW, { name: 'no pushes', deny: [{ tools: ['push_*'] }] }] };
 

@@ -161,6 +161,8 @@ describe('the request in a record', () => {
       wasLetThrough: true,
       policy: 'sha256:4f2a',
       rule: 'reader',
+      wasRefusedByArguments: false,
+      hasChangedArguments: false,
       wasLimited: false,
       hasReached: true,
       tokensIn: 12,
@@ -178,6 +180,7 @@ describe('the request in a record', () => {
     ['a tool that the server does not have', { decision: 'deny', reasonKind: 'hidden' }, true],
     ['hidden', { ...REFUSED, reasonKind: 'hidden' }, false],
     ['refused', { ...REFUSED, reasonKind: 'forbidden' }, false],
+    ['refused by an entry of arguments', { ...REFUSED, reasonKind: 'argumentsRefused' }, false],
     ['a method of that name', { ...REFUSED, reasonKind: 'hidden', method: 'GET', tool: undefined }, false],
   ];
   for (const [name, changes, expected] of verdicts)
@@ -198,6 +201,16 @@ describe('the request in a record', () => {
     ],
   ];
   for (const [name, changes] of none) it(`is none: ${name}`, () => assert.equal(requestOf(changes), undefined));
+
+  it('says what policy did to its arguments', () => {
+    const did = (changes: Partial<FinishedExchange>) => {
+      const found = requestOf(changes);
+      return [found?.hasChangedArguments, found?.wasRefusedByArguments];
+    };
+    assert.deepEqual(did({ argumentsChanged: true }), [true, false]);
+    assert.deepEqual(did({ ...REFUSED, reasonKind: 'argumentsRefused', rule: 'ours' }), [false, true]);
+    assert.deepEqual(did({ ...REFUSED, reasonKind: 'forbidden' }), [false, false]);
+  });
 
   it('says whether a quota stopped it, and whether it was counted', () => {
     const spent = (changes: Partial<FinishedExchange>) => {

@@ -121,6 +121,7 @@ const KINDS: Record<Reason['kind'], true> = {
   sessionUnknown: true,
   hidden: true,
   forbidden: true,
+  argumentsRefused: true,
   drifted: true,
   quota: true,
   noCredential: true,

@@ -138,7 +138,7 @@ function judge(exchange: Parsed, active: ActivePolicy, ports: AuthorizePorts): R
     decision = judged.decision;
     exchange.decision = decision;
     // What is hidden stays so, whatever could not be done to its arguments.
-    if (!planned.ok && decision.effect !== 'hide') return { kind: 'forbidden', ...planned.error };
+    if (!planned.ok && decision.effect !== 'hide') return { kind: 'argumentsRefused', ...planned.error };
     if (decision.effect !== 'allow') return refusalOf(judged.targets.at(-1)!, decision);
     const drifted = findDrift(targets.value, ports);
     if (drifted !== undefined) return { kind: 'drifted', detail: drifted };
@@ -152,7 +152,7 @@ function judge(exchange: Parsed, active: ActivePolicy, ports: AuthorizePorts): R
     if (validatedBy !== undefined && message.method === 'tools/call') {
       const schema = ports.catalog.inputSchemaOf(route.server, String(message.params?.name));
       const valid = ports.schemas.check(schema, args ?? {});
-      if (!valid.ok) return { kind: 'forbidden', rule: validatedBy, detail: valid.error, told: valid.error };
+      if (!valid.ok) return { kind: 'argumentsRefused', rule: validatedBy, detail: valid.error, told: valid.error };
     }
   }
   exchange.decision = decision;
@@ -204,7 +204,7 @@ function settleParamHeaders(
   if (plan === undefined || !exchange.argumentsChanged) return undefined;
   if (param !== undefined && !catalog.knows(server, name)) {
     const detail = `policy changes the arguments of ${name}, and which of them ${param} repeats is not known`;
-    return { kind: 'forbidden', rule: [...plan.removes, ...plan.sets][0]!.rule, detail };
+    return { kind: 'argumentsRefused', rule: [...plan.removes, ...plan.sets][0]!.rule, detail };
   }
   exchange.paramHeaders = paramHeadersOf(schema, args);
   return undefined;

@@ -129,6 +129,7 @@ function verdictOf({ reason, decision }: Exchange): FinishedExchange['decision']
       return decision?.effect === 'allow' && decision.wouldBe !== undefined ? 'audit' : 'allow';
     case 'hidden':
     case 'forbidden':
+    case 'argumentsRefused':
     case 'drifted':
     case 'unidentified':
     case 'hostNotAllowed':
