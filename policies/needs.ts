@@ -22,6 +22,14 @@ export interface Need {
   readonly virtuals: ReadonlySet<string>;
 }
 
+/** A tool whose calls an entry of the policy's `arguments` has changed or refused. */
+export interface TouchedTool {
+  readonly server: string;
+  readonly tool: string;
+  changed: number;
+  refused: number;
+}
+
 interface OpenNeed {
   readonly agent: string;
   readonly server: string;
@@ -41,6 +49,7 @@ export class Needs {
   readonly #byKey = new Map<string, OpenNeed>();
   readonly #rates = new Map<string, MinuteRates>();
   readonly #serverOfVirtual = new Map<string, string>();
+  readonly #touched = new Map<string, TouchedTool>();
   #requests = 0;
   #unknown = 0;
   #dropped = 0;
@@ -56,6 +65,9 @@ export class Needs {
     if (virtual !== undefined && recorded.wasLetThrough && this.#serverOfVirtual.size < NEEDS_MAX)
       this.#serverOfVirtual.set(virtual, server);
     if (matters.length > 0) this.#rateOf(recorded.agent)?.add(recorded.time);
+    this.#touch(recorded);
+    // The tool may be called, with other arguments: that is no refusal to tell apart by a condition.
+    if (recorded.wasRefusedByArguments) return;
     for (const matter of matters) this.#see(recorded, matter, file);
   }
 
@@ -81,6 +93,11 @@ export class Needs {
   /** Virtual servers at which something was let through, lists and the like included, and the server behind each. */
   get serverOfVirtual(): ReadonlyMap<string, string> {
     return this.#serverOfVirtual;
+  }
+
+  /** Whatever policy did that. By server and tool. */
+  get touchedTools(): readonly TouchedTool[] {
+    return [...this.#touched].sort(([one], [other]) => (one < other ? -1 : 1)).map(([, touched]) => touched);
   }
 
   /** Calls a minute of an agent, in the busiest of a hundred minutes in which it called. */
@@ -128,6 +145,19 @@ export class Needs {
     }
     (wasLetThrough ? need.through : need.refused).add(recorded, file);
     if (wasLetThrough && virtual !== undefined) need.virtuals.add(virtual);
+  }
+
+  #touch({ server, tool, hasChangedArguments, wasRefusedByArguments }: RecordedRequest): void {
+    if (tool === undefined || !(hasChangedArguments || wasRefusedByArguments)) return;
+    const key = JSON.stringify([server, tool]);
+    const touched = this.#touched.get(key) ?? { server, tool, changed: 0, refused: 0 };
+    if (this.#touched.size === NEEDS_MAX && !this.#touched.has(key)) {
+      this.#dropped += 1;
+      return;
+    }
+    this.#touched.set(key, touched);
+    if (wasRefusedByArguments) touched.refused += 1;
+    else touched.changed += 1;
   }
 
   #rateOf(agent: string): MinuteRates | undefined {

@@ -66,8 +66,8 @@ function whyUnjudged({ cut, roles }: RecordedRequest): string | undefined {
 }
 
 /**
- * What rules allow, and an entry of `arguments` has refused. Neither the arguments as they were sent nor the tool's schema
- * are recorded, so that an entry is taken to refuse again what one of its name has refused.
+ * What rules allow, and an entry of `arguments` has refused. What that hung on is not recorded, such as the tool's schema,
+ * so that an entry is taken to refuse again what one of its name has refused.
  */
 function stoppedByArguments(policy: CompiledPolicy, recorded: RecordedRequest): Rejudgement | undefined {
   const { wasLetThrough, wasRefusedByArguments, server, tool, rule } = recorded;

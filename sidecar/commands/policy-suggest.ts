@@ -14,7 +14,7 @@ import { err, ok, type Result } from '../../policies/result.ts';
 import { documentOf, type Suggestion, suggest } from '../../policies/suggest.ts';
 import { casesFor } from '../../policies/suggest-cases.ts';
 import { widen } from '../../policies/suggest-hints.ts';
-import { casesText, policyText } from '../config/suggestion-text.ts';
+import { casesText, policyText, takeOver } from '../config/suggestion-text.ts';
 import type { AuditReading } from '../telemetry/audit-reader.ts';
 import { recordedRequest } from '../telemetry/recorded-request.ts';
 import { describeReading, readAuditFiles } from './audit-files.ts';
@@ -126,7 +126,14 @@ function tell(
     why,
   }));
   if (json) {
-    writeJson({ ok: comparison.changed === 0, policy: documentOf(suggestion), leftOut, comparison, read: reading });
+    writeJson({
+      ok: comparison.changed === 0,
+      policy: documentOf(suggestion),
+      leftOut,
+      argumentsTouched: needs.touchedTools,
+      comparison,
+      read: reading,
+    });
     return;
   }
   if (out === undefined) process.stdout.write(policy);
@@ -135,6 +142,7 @@ function tell(
     ...leftOut.map(
       (one) => `left out: ${printable(one.agent)} ${printable(one.server)}.${printable(one.name)}: ${one.why}`,
     ),
+    ...takeOver(suggestion, needs),
     ...(needs.unknown === 0
       ? []
       : [`${plural(needs.unknown, 'request')} passed over, whose record does not say all that was asked`]),

@@ -7,7 +7,7 @@
  */
 import { Document, isMap, isSeq, type Pair, type Scalar, stringify, visit, type YAMLMap, type YAMLSeq } from 'yaml';
 import { escapeHiddenInJson } from '../../policies/hidden-characters.ts';
-import type { Need, Needs } from '../../policies/needs.ts';
+import type { Need, Needs, TouchedTool } from '../../policies/needs.ts';
 import {
   documentOf,
   onOneLine,
@@ -27,6 +27,7 @@ export function policyText(suggestion: Suggestion, needs: Needs, about: readonly
     ...about,
     'Nothing but what was asked for is allowed, and nothing is allowed to agents that are not named.',
     'An audit does not show quotas, budgets and redactions: take over those of your present policy.',
+    ...takeOver(suggestion, needs).map((line) => `${line}.`),
     ...suggestion.leftOut.map(
       ({ need, why }) =>
         `Left out: ${nameOf(need)} for ${shown(need.agent)} (${need.through.count} let through, ${need.refused.count} refused): ${why}.`,
@@ -36,6 +37,38 @@ export function policyText(suggestion: Suggestion, needs: Needs, about: readonly
   noteRoles(root, suggestion);
   noteRules(root, suggestion);
   return textOf(document) + hints(suggestion, needs);
+}
+
+/** Tools that are named in a sentence. */
+const TOOLS_SHOWN = 10;
+
+/** What of the present policy is not suggested, or not as a whole, by what of it shows in the audit. */
+export function takeOver({ virtualServers }: Suggestion, { touchedTools }: Needs): string[] {
+  const by = (did: 'changed' | 'refused', sentence: (count: number, tools: string) => string) => {
+    const tools = touchedTools.filter((touched) => touched[did] > 0);
+    const count = tools.reduce((sum, touched) => sum + touched[did], 0);
+    return count === 0 ? [] : [sentence(count, listOf(tools))];
+  };
+  return [
+    ...by('changed', (count, tools) => {
+      const had = count === 1 ? '1 call had its' : `${count} calls had their`;
+      return `${had} arguments changed by policy (${tools}): take over its arguments entries`;
+    }),
+    ...by('refused', (count, tools) => {
+      const were = count === 1 ? '1 call was' : `${count} calls were`;
+      return `${were} refused by arguments entries of policy (${tools}), and nothing here refuses them: take those entries over`;
+    }),
+    ...(virtualServers.length === 0
+      ? []
+      : [
+          `Virtual servers hold what was let through there (${virtualServers.map(({ name }) => shown(name)).join(', ')}): compare them with those of your present policy`,
+        ]),
+  ];
+}
+
+function listOf(tools: readonly TouchedTool[]): string {
+  const names = tools.slice(0, TOOLS_SHOWN).map(({ server, tool }) => `${shown(server)}.${shown(tool)}`);
+  return [...names, ...(tools.length > TOOLS_SHOWN ? [`${tools.length - TOOLS_SHOWN} tools more`] : [])].join(', ');
 }
 
 export function casesText(policyFile: string, cases: readonly SuggestedCase[]): string {

@@ -237,6 +237,43 @@ describe('the commands', () => {
     assert.match(stdout, /\n2 requests cannot be judged surely from the audit alone\n$/);
   });
 
+  test('suggest: what policy did to arguments is told, and its refusals are no change', async () => {
+    const refused = {
+      decision: 'deny',
+      reasonKind: 'argumentsRefused',
+      rule: 'declared',
+      upstream: undefined,
+    } as const;
+    await writeFile(
+      join(folder, 'touched.jsonl'),
+      [
+        line(1, { argumentsChanged: true, virtual: 'few' }),
+        line(2, { ...refused, argumentsJson: '{"limit":50}' }),
+        line(3, { ...refused, tool: 'push_files' }),
+        line(4, refused),
+      ].join(''),
+    );
+    const { code, stdout, stderr } = await sidecar(['policy', 'suggest', '--audit', 'touched.jsonl']);
+    assert.equal(code, 0);
+    const told = [
+      '1 call had its arguments changed by policy (github.list_issues): take over its arguments entries',
+      '3 calls were refused by arguments entries of policy (github.list_issues, github.push_files), and nothing here refuses them: take those entries over',
+      'Virtual servers hold what was let through there (few): compare them with those of your present policy',
+    ];
+    for (const words of told) {
+      assert.ok(stderr.includes(`${words}\n`), stderr);
+      assert.ok(stdout.includes(`# ${words}.\n`), stdout);
+    }
+    assert.match(stderr, /github\.list_issues: 2 calls unsure: an entry of the policy's arguments refused it/);
+    assert.match(stderr, /4 requests judged again: nothing would change/);
+    const json = JSON.parse((await sidecar(['policy', 'suggest', '--audit', 'touched.jsonl', '--json'])).stdout);
+    assert.deepEqual(json.argumentsTouched, [
+      { server: 'github', tool: 'list_issues', changed: 1, refused: 2 },
+      { server: 'github', tool: 'push_files', changed: 0, refused: 1 },
+    ]);
+    assert.doesNotMatch((await sidecar(['policy', 'suggest', '--audit', 'audit.jsonl'])).stderr, /arguments entries/);
+  });
+
   test('report: as a table, CSV and JSON, of a time', async () => {
     const table = await sidecar(['audit', 'report', '--audit', 'audit.jsonl']);
     assert.equal(table.code, 0);

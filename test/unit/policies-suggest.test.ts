@@ -26,6 +26,7 @@ const READ = (uri: string, change: Call = {}): Call => ({
   ...change,
 });
 const REFUSED: Call = { wasLetThrough: false };
+const LIST = { server: 'github', tools: ['list_issues'] };
 
 describe('a suggested policy', () => {
   it('gives each agent what it asked for, by server and in order', () => {
@@ -276,6 +277,22 @@ describe('gathering', () => {
       {},
     ]);
     assert.deepEqual([needs.requests, needs.unknown, needs.all.length], [1, 4, 1]);
+  });
+
+  it('counts what arguments entries did, and takes no refusal of theirs for one of the agent', () => {
+    const refused = { ...REFUSED, wasRefusedByArguments: true, rule: 'declared' };
+    const needs = needsOf([
+      {},
+      { hasChangedArguments: true },
+      { ...refused, args: { limit: 50 } },
+      { ...refused, tool: 'push', hasChangedArguments: true },
+    ]);
+    assert.deepEqual(needs.touchedTools, [
+      { server: 'github', tool: 'list_issues', changed: 1, refused: 1 },
+      { server: 'github', tool: 'push', changed: 0, refused: 1 },
+    ]);
+    const { rules, roles } = documentOf(suggest(needs));
+    assert.deepEqual([rules, roles], [[], { 'needs of triage': { allow: [LIST] } }]);
   });
 
   it('notices when there is more than it keeps', () => {
