@@ -20,9 +20,13 @@ export interface PolicyExplainOptions {
   /** A file, a folder or library/<name>, in place of the policy that the configuration names. */
   readonly policy?: string;
   readonly agent?: string;
+  /** In place of the configuration's. */
+  readonly group?: string;
   readonly role: readonly string[];
   readonly claims?: string;
   readonly user?: string;
+  readonly userClaims?: string;
+  readonly session?: string;
   readonly virtual?: string;
   readonly server?: string;
   readonly tool?: string;
@@ -42,19 +46,28 @@ export async function policyExplain(options: PolicyExplainOptions): Promise<numb
   if (!asked.ok) return tellSentence(asked.error, options.json);
   const loaded = await load(options);
   if (!loaded.ok) return tellProblems(loaded.error, options.json);
-  const { policy, group } = loaded.value;
-  const { request, annotations, now, claims } = asked.value;
+  const { policy, group: configured } = loaded.value;
+  const { request, annotations, now, claims, userClaims } = asked.value;
+  const group = options.group ?? configured;
   const agent = { name: options.agent ?? group, group, roles: options.role, claims };
   const policyThere = policyAt(policy.policy, options.virtual);
   if (policyThere === undefined)
     return tellSentence(`the policy has no virtual server ${options.virtual}`, options.json);
-  const subject: Subject = { agent, user: options.user === undefined ? undefined : { sub: options.user, claims: {} } };
+  const user = options.user === undefined ? undefined : { sub: options.user, claims: userClaims };
+  const subject: Subject = { agent, user };
   const message = messageOf(request);
   const annotationsOf = () => annotations;
-  const explanation = explain(policyThere, { subject, ...message, sessionId: undefined, now, annotationsOf });
+  const explanation = explain(policyThere, { subject, ...message, sessionId: options.session, now, annotationsOf });
   if (options.json)
-    writeJson({ ok: true, subject, ...message, at: new Date(now).toISOString(), ...shown(explanation, policy) });
-  else writeLines(describe(subject, asked.value, explanation, policy, options.virtual));
+    writeJson({
+      ok: true,
+      subject,
+      session: options.session,
+      ...message,
+      at: new Date(now).toISOString(),
+      ...shown(explanation, policy),
+    });
+  else writeLines(describe(subject, asked.value, explanation, policy, options));
   return 0;
 }
 
@@ -83,6 +96,7 @@ async function load({ policy, config }: PolicyExplainOptions) {
 interface Asked {
   readonly request: Request;
   readonly claims: Mapping;
+  readonly userClaims: Mapping;
   readonly annotations: Mapping | undefined;
   readonly now: number;
 }
@@ -93,13 +107,22 @@ function readOptions(options: PolicyExplainOptions, present: number): Result<Ask
   if (!args.ok) return args;
   const claims = readMapping('--claims', options.claims);
   if (!claims.ok) return claims;
+  const userClaims = readMapping('--user-claims', options.userClaims);
+  if (!userClaims.ok) return userClaims;
+  if (userClaims.value !== undefined && options.user === undefined) return err('--user-claims wants --user');
   const annotations = readMapping('--annotations', options.annotations);
   if (!annotations.ok) return annotations;
   const now = options.at === undefined ? present : Date.parse(options.at);
   if (Number.isNaN(now)) return err('--at must be a time such as 2026-03-01T12:00:00Z');
   const request = readRequest(options, args.value);
   if (!request.ok) return request;
-  return ok({ request: request.value, claims: claims.value ?? {}, annotations: annotations.value, now });
+  return ok({
+    request: request.value,
+    claims: claims.value ?? {},
+    userClaims: userClaims.value ?? {},
+    annotations: annotations.value,
+    now,
+  });
 }
 
 function readRequest(options: PolicyExplainOptions, args: Mapping | undefined): Result<Request, string> {
@@ -132,17 +155,21 @@ function describe(
   { request, now }: Asked,
   { decision, roles, targets, charges, args }: Explanation,
   policy: LoadedPolicy,
-  virtual: string | undefined,
+  { virtual, session }: PolicyExplainOptions,
 ): string[] {
   const find = finderOf(policy);
   const who = `${agent.name}${user === undefined ? '' : ` for user ${user.sub}`}`;
+  const where = [
+    ...(virtual === undefined ? [] : [` at virtual server ${virtual}`]),
+    ...(session === undefined ? [] : [` in session ${session}`]),
+  ];
   const parts = targets.flatMap((target) => target.parts);
   const having = havingPart(parts);
   const apart = parts.filter((part) => part.apart !== undefined);
   return [
     describeDecision(decision),
     '',
-    `asked    ${nameOf(request)}${virtual === undefined ? '' : ` at virtual server ${virtual}`}, at ${new Date(now).toISOString()}`,
+    `asked    ${nameOf(request)}${where.join('')}, at ${new Date(now).toISOString()}`,
     `by       ${who} (group ${agent.group}; ${roles.length === 0 ? 'no role' : `roles ${roles.join(', ')}`})`,
     ...describeChange(request, args),
     '',

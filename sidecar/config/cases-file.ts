@@ -69,6 +69,7 @@ const casesSchema = z.strictObject({
         name,
         agent,
         user: user.optional(),
+        session: name.optional().describe('The variable session.id of conditions. Default: none.'),
         at: z.iso
           .datetime({ offset: true, error: 'must be a time such as 2026-03-01T12:00:00Z' })
           .optional()
@@ -150,7 +151,7 @@ function caseOf(document: CaseDocument, tools: z.output<typeof casesSchema>['too
       subject: subjectOf(document),
       server,
       body,
-      sessionId: undefined,
+      sessionId: document.session,
       now: document.at === undefined ? AT_BY_DEFAULT : Date.parse(document.at),
       annotationsOf: (tool) => tools[server]?.[tool]?.annotations,
     },

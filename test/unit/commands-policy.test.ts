@@ -193,6 +193,22 @@ describe('policy test', () => {
       assert.equal(JSON.parse(sidecar('test', 'policy.cases.yaml', '--json').stdout).ok, false);
     });
 
+  it('cases say in which session they come', () => {
+    const rule = '{ name: one, allow: [ { tools: ["*"] } ], when: session.id == "s1" }';
+    const call = 'agent: a, request: { tool: hub.x }';
+    write(
+      'policy.cases.yaml',
+      `policy: { version: 1, rules: [ ${rule} ] }
+cases:
+  - { name: this, ${call}, session: s1, expect: allow }
+  - { name: another, ${call}, session: s2, expect: refuse }
+  - { name: none, ${call}, expect: refuse }
+`,
+    );
+    const { status, stdout } = sidecar('test', 'policy.cases.yaml');
+    assert.deepEqual([status, stdout.split('\n', 1)[0]], [0, '3 passed, 0 failed']);
+  });
+
   it('wrong use: nothing to run', () => {
     assert.match(sidecar('test').stderr, /sidecar\.yaml {2}does not exist: name the policy itself/);
     write('policy.yaml', POLICY);
@@ -265,6 +281,41 @@ rules:
     assert.match(verdictOf(...docs) ?? '', /^hide by docs: docs could not be judged: /);
     const own = ['--method', 'vendor/x', '--server', 'hub', '--args', '{"n":1}'];
     assert.equal(verdictOf(...own, '--user', 'ada'), 'allow by own');
+  });
+
+  it('who asks by group and claims of the user, and in which session', () => {
+    write(
+      'p.yaml',
+      `version: 1
+rules:
+  - { name: grouped, allow: [ { tools: [a] } ], when: agent.group == "support" }
+  - { name: level, allow: [ { tools: [b] } ], when: user.sub == "ada" && user.claims.level == 2.0 }
+  - { name: one session, allow: [ { tools: [c] } ], when: session.id == "s1" }
+`,
+    );
+    const verdictOf = (...args: string[]) => sidecar('explain', '--policy', 'p.yaml', ...args).stdout.split('\n', 1)[0];
+    assert.equal(verdictOf('--tool', 'hub.a', '--group', 'support'), 'allow by grouped');
+    assert.match(verdictOf('--tool', 'hub.a') ?? '', /^hide/);
+    const level = ['--tool', 'hub.b', '--user', 'ada', '--user-claims'];
+    assert.equal(verdictOf(...level, '{"level":2}'), 'allow by level');
+    assert.match(verdictOf(...level, '{"level":1}') ?? '', /^hide/);
+    assert.equal(verdictOf('--tool', 'hub.c', '--session', 's1'), 'allow by one session');
+    assert.match(verdictOf('--tool', 'hub.c', '--session', 's2') ?? '', /^refuse by one session/);
+    const { stdout } = sidecar('explain', '--policy', 'p.yaml', '--tool', 'hub.c', '--session', 's1');
+    assert.match(stdout, /asked {4}tool hub\.c in session s1, at /);
+    assert.equal(
+      JSON.parse(sidecar('explain', '--policy', 'p.yaml', '--tool', 'hub.c', '--session', 's1', '--json').stdout)
+        .session,
+      's1',
+    );
+  });
+
+  it('the group over that of the configuration', () => {
+    writeAll(HOLDING);
+    const groupOf = (...args: string[]) =>
+      JSON.parse(sidecar('explain', '--tool', 'hub.a', '--json', ...args).stdout).subject.agent;
+    assert.equal(groupOf().group, 'support');
+    assert.deepEqual([groupOf('--group', 'x').group, groupOf('--group', 'x').name], ['x', 'x']);
   });
 
   it('--json: the verdict, the parts with their places, the charges', () => {
@@ -367,6 +418,8 @@ rules: [ { name: all, allow: [ { server: hub, tools: ["*"] } ] } ]
     [['--resource', 'a:b'], /--server is missing/],
     [['--tool', 'a.b', '--args', '[1]'], /--args must be a JSON object/],
     [['--tool', 'a.b', '--args', '{"token": hush}'], /--args must be a JSON object/],
+    [['--tool', 'a.b', '--user', 'u', '--user-claims', 'hush'], /--user-claims must be a JSON object/],
+    [['--tool', 'a.b', '--user-claims', '{}'], /--user-claims wants --user/],
     [['--tool', 'a.b', '--at', 'noon'], /--at must be a time/],
     [['--tool', 'a.b', '--policy', 'nope.yaml'], /nope\.yaml {2}does not exist/],
   ] as [string[], RegExp][])
