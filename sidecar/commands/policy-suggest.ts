@@ -3,7 +3,7 @@
  * Reads the files twice: to gather, and to judge every request again by what is suggested. 1 when that would change
  * something, which is told. Starts nothing, connects to nothing, and overwrites nothing.
  */
-import { writeFile } from 'node:fs/promises';
+import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parse } from 'yaml';
 import { Comparing, type Comparison } from '../../policies/comparison.ts';
@@ -24,7 +24,7 @@ import { printable } from './printable.ts';
 
 export interface PolicySuggestOptions {
   readonly audit: readonly string[];
-  /** A folder to write the files into; without it the policy is printed. */
+  /** A folder to write the files into, made where it is not there; without it the policy is printed. */
   readonly out?: string;
   /** Of the files: `<name>.yaml` and `<name>.cases.yaml`. */
   readonly name: string;
@@ -99,6 +99,11 @@ async function compare(audit: readonly string[], policy: string): Promise<Result
 
 async function write(folder: string, name: string, { policy, cases }: Texts): Promise<Result<void, string>> {
   const files = { [`${name}.yaml`]: policy, [`${name}.cases.yaml`]: cases };
+  try {
+    await mkdir(folder, { recursive: true });
+  } catch (error) {
+    return err(`${folder} cannot be made a folder (${(error as NodeJS.ErrnoException).code})`);
+  }
   for (const [file, text] of Object.entries(files)) {
     try {
       await writeFile(join(folder, file), text, { flag: 'wx' });

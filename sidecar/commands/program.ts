@@ -109,7 +109,10 @@ export async function runProgram(args: readonly string[]): Promise<number> {
     .command('suggest')
     .description('write the least privilege that the traffic in an audit needs, as a policy with comments and cases')
     .addOption(auditFiles())
-    .option('--out <folder>', 'write <name>.yaml and <name>.cases.yaml there; default: print the policy')
+    .option(
+      '--out <folder>',
+      'write <name>.yaml and <name>.cases.yaml there, made if need be; default: print the policy',
+    )
     .option('--name <name>', 'of the files', 'suggested')
     .option('--widen', 'globs in place of many resources in one folder: wider than the traffic', false)
     .addOption(json())
