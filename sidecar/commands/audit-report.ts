@@ -23,10 +23,14 @@ export interface AuditReportOptions {
   /** Its prices are for records that have no cost. */
   readonly policy?: string;
   readonly format: 'table' | 'csv' | 'json';
+  /** The same as the format json. */
+  readonly json?: boolean;
 }
 
-export async function auditReport({ audit, by, since, until, policy, format }: AuditReportOptions): Promise<number> {
+export async function auditReport(options: AuditReportOptions): Promise<number> {
+  const { audit, by, since, until, policy, format, json } = options;
   const asJson = format === 'json';
+  if (json && !asJson) return tellSentence(`--json and --format ${format} ask for two formats: take one`, false);
   const dimensions = by
     .split(',')
     .filter((name): name is Dimension => (DIMENSIONS as readonly string[]).includes(name));

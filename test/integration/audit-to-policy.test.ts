@@ -274,6 +274,13 @@ describe('the commands', () => {
     assert.doesNotMatch((await sidecar(['policy', 'suggest', '--audit', 'audit.jsonl'])).stderr, /arguments entries/);
   });
 
+  test('suggest: makes the folder that it writes to', async () => {
+    const { code, stderr } = await sidecar(['policy', 'suggest', '--audit', 'audit.jsonl', '--out', 'new/folder']);
+    assert.equal(code, 0, stderr);
+    assert.match(stderr, /^wrote new\/folder\/suggested\.yaml and new\/folder\/suggested\.cases\.yaml\n/);
+    assert.match(await readFile(join(folder, 'new/folder/suggested.yaml'), 'utf8'), /\nversion: 1\n/);
+  });
+
   test('report: as a table, CSV and JSON, of a time', async () => {
     const table = await sidecar(['audit', 'report', '--audit', 'audit.jsonl']);
     assert.equal(table.code, 0);
@@ -346,12 +353,17 @@ describe('the commands', () => {
       /deny\.yaml is there already/,
     ],
     [
-      'a folder that is not there',
-      ['policy', 'suggest', '--audit', 'audit.jsonl', '--out', 'none'],
-      /cannot be written/,
+      'a folder that cannot be',
+      ['policy', 'suggest', '--audit', 'audit.jsonl', '--out', 'audit.jsonl/none'],
+      /none cannot be made a folder \(ENOTDIR\)/,
     ],
     ['prices of no policy', ['audit', 'report', '--audit', 'audit.jsonl', '--policy', 'broken.yaml'], /broken\.yaml:2/],
     ['an unknown dimension', ['audit', 'report', '--audit', 'audit.jsonl', '--by', 'user'], /--by takes/],
+    [
+      'two formats',
+      ['audit', 'report', '--audit', 'audit.jsonl', '--json', '--format', 'csv'],
+      /--json and --format csv/,
+    ],
     ['a dimension twice', ['audit', 'report', '--audit', 'audit.jsonl', '--by', 'agent,agent'], /--by takes/],
     [
       'a time that is none',
