@@ -11,7 +11,14 @@ import type { Case, Expectation } from '../../policies/cases.ts';
 import type { Subject } from '../../policies/decision.ts';
 import { messageOf, QUALIFIED_NAME } from '../../policies/request.ts';
 import { err, ok, type Result } from '../../policies/result.ts';
-import { type LoadedPolicy, loadPolicy, type PolicySource, policyPath } from './policy-source.ts';
+import {
+  isInLibrary,
+  type LoadedPolicy,
+  loadPolicy,
+  notInLibrary,
+  type PolicySource,
+  policyPath,
+} from './policy-source.ts';
 import { type DocumentProblem, type Problem, problemsOfIssues, showFile } from './problem.ts';
 import { readYaml, type YamlDocument } from './yaml-document.ts';
 
@@ -179,9 +186,11 @@ export async function findCasesFiles(path: string): Promise<Result<readonly stri
   const names = await readdir(path).catch(() => undefined);
   if (names === undefined) {
     const file = path.replace(/(\.ya?ml)$/, '.cases$1');
-    return file !== path && (await isThere(file))
-      ? ok([file])
-      : err(`${showFile(path)} has no cases: write them to ${showFile(file === path ? `${path}.cases.yaml` : file)}`);
+    if (file !== path && (await isThere(file))) return ok([file]);
+    if (isInLibrary(path)) return err(`${showFile(path)} ${await notInLibrary()}`);
+    return err(
+      `${showFile(path)} has no cases: write them to ${showFile(file === path ? `${path}.cases.yaml` : file)}`,
+    );
   }
   const found = names.filter((name) => CASES_FILE.test(name)).sort();
   return found.length > 0 ? ok(found.map((name) => join(path, name))) : err(`${showFile(path)} holds no *.cases.yaml`);

@@ -67,6 +67,16 @@ export function policyPath(text: string, folder: string): string {
   return name === undefined ? resolve(folder, text) : join(libraryFolder(), `${name}.yaml`);
 }
 
+/** Whether it is there or not. */
+export function isInLibrary(path: string): boolean {
+  return dirname(path) === libraryFolder();
+}
+
+/** About a file that is not there. */
+export async function notInLibrary(): Promise<string> {
+  return `is not in the library of this package: ${(await libraryNames()).join(', ')}`;
+}
+
 export function libraryFolder(): string {
   return join(packageFolder(), 'policies', 'library');
 }
@@ -181,8 +191,7 @@ function extendedBy({ value, folder, locate }: PolicyText, problems: Problem[]):
 async function readTexts(path: string): Promise<Result<readonly PolicyText[], Problem[]>> {
   const status = await stat(path).catch(() => undefined);
   if (status?.isDirectory()) return readFolder(path);
-  if (status === undefined && dirname(path) === libraryFolder())
-    return err([wholeFile(path, `is not in the library of this package: ${(await libraryNames()).join(', ')}`)]);
+  if (status === undefined && isInLibrary(path)) return err([wholeFile(path, await notInLibrary())]);
   const text = await readText(path);
   return text.ok ? ok([text.value]) : text;
 }

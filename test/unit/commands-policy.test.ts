@@ -219,6 +219,10 @@ cases:
       `${folder} holds no *.cases.yaml`,
       '',
     ]);
+    assert.match(
+      sidecar('test', 'library/nope').stderr,
+      /library\/nope\.yaml is not in the library of this package: library\/business-hours, .*library\/slack\n$/,
+    );
     write('sidecar.yaml', CONFIG.replace('./policy.yaml', '{ version: 1 }'));
     assert.match(sidecar('test').stderr, /only a policy in a file or folder has cases beside it/);
   });
