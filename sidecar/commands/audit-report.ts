@@ -56,10 +56,11 @@ export async function auditReport(options: AuditReportOptions): Promise<number> 
   const { result } = report;
   if (asJson) writeJson({ ok: true, ...result, read: read.value });
   else if (format === 'csv') process.stdout.write(csvText(headerOf(dimensions), rowsOf(result, dimensions)));
-  else
-    process.stdout.write(
-      tableText(headerOf(dimensions), [...rowsOf(result, dimensions), labelled('(total)', result.total, dimensions)]),
-    );
+  else {
+    const rows = [...rowsOf(result, dimensions), labelled('(total)', result.total, dimensions)];
+    const hasToolless = dimensions.includes('tool') && result.rows.some(({ names }) => names.tool === undefined);
+    process.stdout.write(tableText(headerOf(dimensions), rows) + (hasToolless ? TOOLLESS : ''));
+  }
   if (!asJson) tellLines([describeReading(read.value)]);
   return 0;
 }
@@ -81,6 +82,9 @@ function momentOf(text: string, now: number): number | undefined {
   const time = /^\d{4}-\d{2}-\d{2}/.test(text) ? Date.parse(text) : Number.NaN;
   return Number.isNaN(time) ? undefined : time;
 }
+
+/** They are calls too, of the sidecar. */
+const TOOLLESS = 'tool -: lists, initialize, prompts, resources, streams and the like\n';
 
 const FIGURES = ['calls', 'refused', 'limited', 'errors', 'tokensIn', 'tokensOut', 'cost', 'p50Ms', 'p99Ms'] as const;
 

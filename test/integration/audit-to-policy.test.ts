@@ -301,6 +301,16 @@ describe('the commands', () => {
     assert.deepEqual([stdin.code, total.calls, read.records], [0, 1, 2]);
   });
 
+  test('report: says what the rows without a tool are, in a table alone', async () => {
+    const report = async (stdin: string, ...args: string[]) =>
+      (await sidecar(['audit', 'report', '--audit', '-', ...args], stdin)).stdout;
+    const list = line(1, { method: 'tools/list', tool: undefined }) + line(2);
+    assert.match(await report(list), /\n\(total\) .*\ntool -: lists, initialize, .* and the like\n$/);
+    for (const args of [['--by', 'agent'], ['--format', 'csv'], ['--json']])
+      assert.doesNotMatch(await report(list, ...args), /initialize/, args.join(' '));
+    assert.doesNotMatch(await report(line(1)), /initialize/);
+  });
+
   test('report: what the audit has no cost for is priced by a policy', async () => {
     const prices = 'prices: [ { server: "*", tools: ["push_*"], perCall: 0.25, perThousandTokens: 1 } ]\n';
     await writeFile(join(folder, 'prices.yaml'), `version: 1\n${prices}`);
