@@ -136,8 +136,13 @@ describe('a case of arguments that policy changes', () => {
     rules: [
       { name: 'ours', allow: [{ server: 'hub', tools: ['push'] }], when: 'args.owner == "acme" && !has(args.token)' },
     ],
-    arguments: [{ name: 'our owner', tools: ['*'], set: { '/owner': 'acme' }, remove: ['/token'] }],
+    arguments: [
+      { name: 'our owner', tools: ['*'], set: { '/owner': 'acme' }, remove: ['/token'] },
+      { name: 'small pages', tools: ['*'], remove: ['/page/0'] },
+    ],
   });
+  // An element of a list is not removed.
+  const pages = { page: ['size'] };
   const got = (args: Record<string, unknown>, expected: Expectation) =>
     runCase(policy, caseOf({ tool: 'hub.push', args }, expected)).differences;
 
@@ -146,20 +151,10 @@ describe('a case of arguments that policy changes', () => {
     assert.deepEqual(got({ a: 1, owner: 'evil', token: 't' }, { verdict: 'allow', rule: 'ours', recorded }), []);
   });
   it('is refused by the entry where they cannot be changed', () => {
-    const list = runCase(
-      policy,
-      caseOf(
-        { server: 'hub', method: 'tools/call', params: { name: 'push', arguments: [1] } },
-        { verdict: 'refuse', rule: 'our owner' },
-      ),
-    );
-    assert.deepEqual(list.differences, []);
+    assert.deepEqual(got(pages, { verdict: 'refuse', rule: 'small pages' }), []);
   });
   it('is hidden where it is, whatever its arguments are', () => {
-    const other = caseOf(
-      { server: 'hub', method: 'tools/call', params: { name: 'other', arguments: [1] } },
-      { verdict: 'hide', rule: 'none' },
-    );
+    const other = caseOf({ tool: 'hub.other', args: pages }, { verdict: 'hide', rule: 'none' });
     assert.deepEqual(runCase(policy, other).differences, []);
   });
 });

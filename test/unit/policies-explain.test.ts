@@ -161,11 +161,10 @@ describe('a message as such', () => {
   ] as [string, Record<string, unknown>, string][])
     it(name, () => assert.equal(effectOf(body), expected));
 
-  it('arguments that are no object are none', () => {
-    const document = { rules: [{ name: 'empty', allow: [{ tools: ['*'] }], when: '!has(args.n)' }] };
-    for (const args of [null, 'text', 1]) {
-      const body = { id: 1, method: 'tools/call', params: { name: 'x', arguments: args } };
-      assert.equal(explained({ body, server: 'hub' }, {}, document).decision.effect, 'allow');
+  it('arguments that are no object are malformed', () => {
+    for (const args of ['text', 1, ['n']]) {
+      const body = { id: 1, method: 'tools/call', params: { name: 'get_y', arguments: args } };
+      assert.equal(effectOf(body), 'refuse');
     }
   });
 });
