@@ -36,7 +36,7 @@ const image = z
   .regex(/^[a-z0-9][a-z0-9._:/@-]{0,254}$/i, 'must be an image, such as registry.example/mcp-sidecar:1.0.0');
 const quantity = z
   .string()
-  .refine((text) => (parseQuantity(text) ?? 0) > 0, 'must be a quantity such as 250m or 64Mi, in quotes');
+  .refine((text) => (parseQuantity(text) ?? 0n) > 0n, 'must be a quantity such as 250m or 64Mi, in quotes');
 const amounts = (cpu: string, memory: string) =>
   z.strictObject({ cpu: quantity.default(cpu), memory: quantity.default(memory) }).prefault({});
 const name = z.string().regex(/^[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?$/, 'must be a name of Kubernetes');

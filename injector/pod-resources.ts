@@ -10,14 +10,16 @@
 import type { Mode } from './container.ts';
 import { settingName } from './names.ts';
 import { ownPlaces } from './pod.ts';
-import { parseQuantity } from './quantity.ts';
+import { keptQuantity } from './quantity.ts';
 import { isRaw, type Raw, rawAt } from './raw-object.ts';
 import type { Settings } from './settings.ts';
 
 type Kind = 'cpu' | 'memory';
 
-/** Sums are made of fractions, and a byte in a terabyte is not to be lost. */
-const ROUNDING = 1e-12;
+/** In thousandths of a core or byte; `undefined` where it cannot be read, and of every sum with such an amount. */
+type Amount = bigint | undefined;
+
+const NONE: Amount = 0n;
 
 /** @returns a sentence where the pod has no room for its sidecar. */
 export function tightResources(pod: Raw, { requests, limits }: Settings, mode: Mode): string | undefined {
@@ -37,37 +39,45 @@ export function tightResources(pod: Raw, { requests, limits }: Settings, mode: M
 }
 
 /** What the scheduler counts: all that run at once, or an init container beside the sidecars that started before it. */
-function requestsTogether(pod: Raw, kind: Kind, sidecar: number, mode: Mode): number {
+function requestsTogether(pod: Raw, kind: Kind, sidecar: Amount, mode: Mode): Amount {
   let lasting = sidecar;
-  let started = mode === 'native' ? sidecar : 0;
-  let most = 0;
+  let started = mode === 'native' ? sidecar : NONE;
+  let most = NONE;
   for (const { list, container } of ownPlaces(pod)) {
     const request = requestOf(container, kind);
     const isNativeSidecar = list === 'initContainers' && container.restartPolicy === 'Always';
-    if (list === 'containers' || isNativeSidecar) lasting += request;
-    if (isNativeSidecar) started += request;
-    else if (list === 'initContainers') most = Math.max(most, started + request);
+    if (list === 'containers' || isNativeSidecar) lasting = sumOf(lasting, request);
+    if (isNativeSidecar) started = sumOf(started, request);
+    else if (list === 'initContainers') most = largerOf(most, sumOf(started, request));
   }
-  return Math.max(lasting, most);
+  return largerOf(lasting, most);
 }
 
 /** The API server takes the limit for a request that is not there. */
-function requestOf(container: Raw, kind: Kind): number {
+function requestOf(container: Raw, kind: Kind): Amount {
   const amount = rawAt(container, 'resources', 'requests')[kind] ?? rawAt(container, 'resources', 'limits')[kind];
-  return amount === undefined ? 0 : amountOf(amount);
+  return amount === undefined ? NONE : amountOf(amount);
 }
 
-/** `NaN` where it cannot be read: more than nothing, and so is every sum with it. */
-function amountOf(amount: unknown): number {
-  return parseQuantity(String(amount)) ?? Number.NaN;
+function amountOf(amount: unknown): Amount {
+  return keptQuantity(String(amount));
 }
 
-function isMore(amount: number, room: number): boolean {
-  return amount > room * (1 + ROUNDING);
+function sumOf(one: Amount, other: Amount): Amount {
+  return one === undefined || other === undefined ? undefined : one + other;
 }
 
-function written(amount: number, kind: Kind): string {
-  if (kind === 'cpu') return `${Math.ceil(amount * 1000 * (1 - ROUNDING))}m`;
-  const mebibytes = amount / 2 ** 20;
-  return Number.isInteger(mebibytes) ? `${mebibytes}Mi` : String(Math.ceil(amount));
+function largerOf(one: Amount, other: Amount): Amount {
+  if (one === undefined || other === undefined) return undefined;
+  return one > other ? one : other;
+}
+
+function isMore(amount: Amount, room: Amount): amount is bigint {
+  return amount !== undefined && room !== undefined && amount > room;
+}
+
+function written(amount: bigint, kind: Kind): string {
+  if (kind === 'cpu') return `${amount}m`;
+  const [mebibyte, byte] = [1_000n * 2n ** 20n, 1_000n];
+  return amount % mebibyte === 0n ? `${amount / mebibyte}Mi` : String((amount + byte - 1n) / byte);
 }

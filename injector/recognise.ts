@@ -8,7 +8,7 @@ import { POD_VARIABLE } from '../sidecar/config/pod-overrides.ts';
 import { type AddOperation, pointer } from './json-patch.ts';
 import { CLIENT_CONFIG, CONTAINER, STATUS, VOLUME } from './names.ts';
 import { annotationsOf, ownPlaces, placesOf } from './pod.ts';
-import { parseQuantity } from './quantity.ts';
+import { keptQuantity } from './quantity.ts';
 import { isRaw, isSameJson, type Raw, rawAt, rawList } from './raw-object.ts';
 
 /** Service account tokens of the cluster itself are mounted into every container, ours too, by the API server. */
@@ -49,14 +49,14 @@ function tracesIn(pod: Raw): Raw {
 }
 
 /**
- * The container but for what the API server adds to every one (a LimitRange: ephemeral-storage), and with quantities as
- * numbers: it writes 0.1 as 100m.
+ * The container but for what the API server adds to every one (a LimitRange: ephemeral-storage), and with exact
+ * quantities: it writes 0.7 as 700m.
  */
 function comparable({ resizePolicy: _, ...container }: Raw): Raw {
   const amounts = (side: string) =>
     Object.entries(rawAt(container, 'resources', side))
       .filter(([name]) => name !== 'ephemeral-storage')
-      .map(([name, amount]) => [name, parseQuantity(String(amount))]);
+      .map(([name, amount]) => [name, keptQuantity(String(amount))]);
   return {
     ...container,
     env: rawList(container.env).map((variable) =>

@@ -60,7 +60,7 @@ export function readSettings(annotations: Raw, options: InjectorOptions): Result
   const amount = (setting: Setting, standard: string): string =>
     read(
       setting,
-      (text) => ((parseQuantity(text) ?? 0) > 0 ? text : undefined),
+      (text) => ((parseQuantity(text) ?? 0n) > 0n ? text : undefined),
       'a quantity such as 250m or 64Mi',
       standard,
     );

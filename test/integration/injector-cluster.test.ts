@@ -718,6 +718,26 @@ suite('a real API server', { skip: whyNoApiServer() ?? whyMissing('kubectl') ?? 
       ];
       for (const [spec, words] of refused) assert.match(await said(spec), words);
     });
+    const amounts: readonly [setting: string, written: string, back: string][] = [
+      ['cpu-limit', '0.7', '700m'],
+      ['cpu-request', '0.0001', '1m'],
+      ['memory-limit', '1.1Gi', '1181116006400m'],
+      ['memory-limit', '2048Ti', '2Pi'],
+    ];
+    for (const [setting, written, back] of amounts)
+      test(`a sidecar with ${written}, which comes back as ${back}, is known again`, async () => {
+        const asked = { 'mcp-sidecar.io/inject': 'true', [`mcp-sidecar.io/${setting}`]: written };
+        const { status, value } = await make(named(`amount-${back.toLowerCase()}`, asked));
+        assert.equal(status, 201, JSON.stringify(value));
+        const [kind, side] = setting.split('-') as [string, string];
+        assert.equal(rawAt(sidecarsOf(value)[0], 'resources', `${side}s`)[kind], back);
+        const { annotations } = rawAt(value, 'metadata');
+        const again = await make({
+          ...value,
+          metadata: { ...rawAt(named(`again-${back.toLowerCase()}`), 'metadata'), annotations },
+        });
+        assert.equal(again.status, 201, JSON.stringify(again.value));
+      });
 
     test('warnings come through', async () => {
       const { warnings } = await make(

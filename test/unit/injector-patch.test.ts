@@ -471,16 +471,37 @@ suite('once more', () => {
     const resources = { requests: { ...requests, ...more }, limits: { ...limits, ...more } };
     present({ ...pod, spec: { ...pod.spec, initContainers: [{ ...sidecar, resources }] } });
   });
-  test('also when the API server has written a quantity in its own way, and mounted its token', () => {
-    const pod = injected(annotated({ 'mcp-sidecar.io/cpu-request': '0.1' }));
+  // As the API server writes them.
+  const spelt: readonly [setting: string, written: string, back: string][] = [
+    ['cpu-limit', '0.7', '700m'],
+    ['cpu-limit', '1.4', '1400m'],
+    ['cpu-request', '0.35', '350m'],
+    ['cpu-request', '0.0001', '1m'],
+    ['cpu-limit', '1e1', '10'],
+    ['memory-limit', '1.1Gi', '1181116006400m'],
+    ['memory-limit', '2048Ti', '2Pi'],
+    ['memory-limit', '0.3G', '300M'],
+    ['memory-limit', '10E', '9223372036854775807'],
+  ];
+  for (const [setting, written, back] of spelt)
+    test(`also when the API server writes ${written} as ${back}`, () => {
+      const pod = injected(annotated({ [`mcp-sidecar.io/${setting}`]: written }));
+      const sidecar = sidecarOf(pod);
+      const [kind, side] = setting.split('-') as [string, string];
+      const resources = structuredClone(sidecar.resources) as Record<string, Record<string, string>>;
+      assert.equal(resources[`${side}s`]![kind], written);
+      resources[`${side}s`]![kind] = back;
+      present({ ...pod, spec: { ...pod.spec, initContainers: [{ ...sidecar, resources }] } });
+    });
+  test('also when the API server has mounted its token', () => {
+    const pod = injected(podWith());
     const sidecar = sidecarOf(pod);
     const token = {
       name: 'kube-api-access-x',
       mountPath: '/var/run/secrets/kubernetes.io/serviceaccount',
       readOnly: true,
     };
-    const resources = { ...(sidecar.resources as Raw), requests: { cpu: '100m', memory: '128Mi' } };
-    const back = { ...sidecar, resources, volumeMounts: [...(sidecar.volumeMounts as Raw[]), token] };
+    const back = { ...sidecar, volumeMounts: [...(sidecar.volumeMounts as Raw[]), token] };
     present({ ...pod, spec: { ...pod.spec, initContainers: [back] } });
   });
   const forgeries: Record<string, (sidecar: Raw) => Raw> = {
