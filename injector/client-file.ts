@@ -7,7 +7,7 @@
 import { normalize } from 'node:path/posix';
 import { CLIENT_FOLDER } from './names.ts';
 import type { Place } from './pod.ts';
-import { isRaw, type Raw, rawAt, rawList } from './raw-object.ts';
+import { isRaw, plainText, type Raw, rawAt, rawList } from './raw-object.ts';
 
 export interface ClientFile {
   readonly given: ReadonlySet<Place>;
@@ -60,7 +60,7 @@ function obstacleIn(container: Raw, readOnlyVolumes: ReadonlySet<unknown>): stri
 
 /** As the kubelet reads a path: from the root, whether it says so or not. */
 function placeOf(path: unknown): string {
-  return normalize(`/${String(path)}/`);
+  return normalize(`/${plainText(path)}/`);
 }
 
 function isWithin(place: string, folder: string): boolean {
@@ -68,5 +68,5 @@ function isWithin(place: string, folder: string): boolean {
 }
 
 function told(path: unknown): string {
-  return JSON.stringify(String(path).slice(0, 100));
+  return JSON.stringify(plainText(path).slice(0, 100));
 }

@@ -15,7 +15,7 @@ import { INJECT } from './names.ts';
 import type { InjectorOptions } from './options.ts';
 import { inject } from './patch.ts';
 import { annotationsOf } from './pod.ts';
-import { isRaw, isSameJson, type Raw, rawAt, textAt } from './raw-object.ts';
+import { isRaw, isSameJson, plainText, type Raw, rawAt, textAt } from './raw-object.ts';
 import { uninject } from './uninject.ts';
 
 export interface ManifestProblem {
@@ -87,7 +87,7 @@ export function injectManifest(file: string, text: string, ports: InjectPorts): 
       options: ports.options,
       mode: ports.mode,
       groups: ports.groups.filter((one) => isSameNamespace(one.namespace, namespace)).map(({ group }) => group),
-      isJob: JOBS.has(String(object.kind)),
+      isJob: JOBS.has(plainText(object.kind)),
     });
     if (!injected.ok) return err(injected.error.message);
     if (injected.value.kind === 'skipped') return ok(unchanged('skipped', injected.value.warning));
@@ -190,7 +190,7 @@ function withAt(target: unknown, [key, ...rest]: Path, value: unknown): unknown 
 
 function* workloadsIn(value: unknown): Generator<Workload> {
   for (const { object, path } of objectsIn(value, [], 0)) {
-    const kind = String(object.kind);
+    const kind = plainText(object.kind);
     if (!Object.hasOwn(TEMPLATES, kind)) continue;
     const template = TEMPLATES[kind]!;
     const found = rawAt(object, ...template);
@@ -208,7 +208,7 @@ function objectsIn(value: unknown, path: Path, depth: number): { readonly object
 
 function nameOf(object: Raw): string {
   const metadata = rawAt(object, 'metadata');
-  return `${String(object.kind)} ${textAt(metadata, 'name') ?? textAt(metadata, 'generateName') ?? 'without a name'}`;
+  return `${plainText(object.kind)} ${textAt(metadata, 'name') ?? textAt(metadata, 'generateName') ?? 'without a name'}`;
 }
 
 /** Carries out one operation in its place. @returns why that is not possible. */

@@ -11,7 +11,7 @@ import type { Mode } from './container.ts';
 import { settingName } from './names.ts';
 import { ownPlaces } from './pod.ts';
 import { keptQuantity } from './quantity.ts';
-import { isRaw, type Raw, rawAt } from './raw-object.ts';
+import { isRaw, plainText, type Raw, rawAt } from './raw-object.ts';
 import type { Settings } from './settings.ts';
 
 type Kind = 'cpu' | 'memory';
@@ -30,10 +30,10 @@ export function tightResources(pod: Raw, { requests, limits }: Settings, mode: M
     const request = rawAt(pod, 'spec', 'resources', 'requests')[kind];
     const [side, room] = request === undefined ? ['limits', limit] : ['requests', request];
     if (isMore(wished, amountOf(room)))
-      return `spec.resources.${side}.${kind} of the pod is ${String(room)}, and its containers request ${written(wished, kind)} together with the sidecar: raise it to that, or lower ${settingName(`${kind}-request`)}`;
+      return `spec.resources.${side}.${kind} of the pod is ${plainText(room)}, and its containers request ${written(wished, kind)} together with the sidecar: raise it to that, or lower ${settingName(`${kind}-request`)}`;
     // Of init containers, and so of native sidecars, no limit is compared.
     if (mode === 'classic' && isMore(amountOf(limits[kind]), amountOf(limit)))
-      return `spec.resources.limits.${kind} of the pod is ${String(limit)}, and the limit of the sidecar ${limits[kind]}: raise it to that, or lower ${settingName(`${kind}-limit`)}`;
+      return `spec.resources.limits.${kind} of the pod is ${plainText(limit)}, and the limit of the sidecar ${limits[kind]}: raise it to that, or lower ${settingName(`${kind}-limit`)}`;
   }
   return undefined;
 }
@@ -60,7 +60,7 @@ function requestOf(container: Raw, kind: Kind): Amount {
 }
 
 function amountOf(amount: unknown): Amount {
-  return keptQuantity(String(amount));
+  return keptQuantity(plainText(amount));
 }
 
 function sumOf(one: Amount, other: Amount): Amount {

@@ -2,7 +2,7 @@
  * What of a pod, or of the template of one, an injection has to know. PURE.
  */
 import { CONTAINER } from './names.ts';
-import { isRawList, type Raw, rawAt, rawList, textAt } from './raw-object.ts';
+import { isRawList, plainText, type Raw, rawAt, rawList, textAt } from './raw-object.ts';
 
 /** Where a container stands: `/spec/containers/0`. */
 export interface Place {
@@ -57,7 +57,7 @@ export function userOf(pod: Raw, container: Raw): number | undefined {
 /** Capabilities that a security context adds or drops, as runtimes read them: `cap_sys_admin` is SYS_ADMIN. */
 export function capabilitiesIn(context: Raw, side: 'add' | 'drop'): readonly string[] {
   const listed = rawAt(context, 'capabilities')[side];
-  return Array.isArray(listed) ? listed.map((one) => String(one).toUpperCase().replace(/^CAP_/, '')) : [];
+  return Array.isArray(listed) ? listed.map((one) => plainText(one).toUpperCase().replace(/^CAP_/, '')) : [];
 }
 
 /** Runs beside the agents for the pod's whole life, or is one: a container, or a native sidecar. */

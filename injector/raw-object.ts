@@ -31,6 +31,11 @@ export function textAt(value: Raw, key: string): string | undefined {
   return typeof text === 'string' ? text : undefined;
 }
 
+/** A text or number as text, for a sentence or a comparison. Anything else is nobody's name: lists of lists end in no text. */
+export function plainText(value: unknown): string {
+  return typeof value === 'string' || typeof value === 'number' ? String(value) : '';
+}
+
 /** Whether two JSON values are the same; the order of keys does not matter. */
 export function isSameJson(one: unknown, other: unknown): boolean {
   if (one === other) return true;

@@ -9,7 +9,7 @@ import { type AddOperation, pointer } from './json-patch.ts';
 import { CLIENT_CONFIG, CONTAINER, STATUS, VOLUME } from './names.ts';
 import { annotationsOf, ownPlaces, placesOf } from './pod.ts';
 import { keptQuantity } from './quantity.ts';
-import { isRaw, isSameJson, type Raw, rawAt, rawList } from './raw-object.ts';
+import { isRaw, isSameJson, plainText, type Raw, rawAt, rawList } from './raw-object.ts';
 
 /** Service account tokens of the cluster itself are mounted into every container, ours too, by the API server. */
 const SERVICE_ACCOUNT_FOLDER = '/var/run/secrets/kubernetes.io/serviceaccount';
@@ -39,11 +39,11 @@ function tracesIn(pod: Raw): Raw {
     containers: placesOf(pod)
       .filter(({ container }) => container.name === CONTAINER)
       .map(({ list, container }) => [list, comparable(container)]),
-    volumes: rawList(rawAt(pod, 'spec').volumes).filter(({ name }) => String(name).startsWith(VOLUME)),
+    volumes: rawList(rawAt(pod, 'spec').volumes).filter(({ name }) => plainText(name).startsWith(VOLUME)),
     clientConfig: annotationsOf(pod)[CLIENT_CONFIG],
     status: withoutMember(annotationsOf(pod)[STATUS], 'warnings'),
     mounts: ownPlaces(pod).flatMap(({ container }) =>
-      rawList(container.volumeMounts).filter(({ name }) => String(name).startsWith(VOLUME)),
+      rawList(container.volumeMounts).filter(({ name }) => plainText(name).startsWith(VOLUME)),
     ),
   };
 }
@@ -56,7 +56,7 @@ function comparable({ resizePolicy: _, ...container }: Raw): Raw {
   const amounts = (side: string) =>
     Object.entries(rawAt(container, 'resources', side))
       .filter(([name]) => name !== 'ephemeral-storage')
-      .map(([name, amount]) => [name, keptQuantity(String(amount))]);
+      .map(([name, amount]) => [name, keptQuantity(plainText(amount))]);
   return {
     ...container,
     env: rawList(container.env).map((variable) =>
@@ -71,7 +71,7 @@ function comparable({ resizePolicy: _, ...container }: Raw): Raw {
 function withoutMember(text: unknown, member: string): unknown {
   let value: unknown;
   try {
-    value = JSON.parse(String(text));
+    value = JSON.parse(plainText(text));
   } catch {
     return text;
   }

@@ -7,7 +7,7 @@ import { CONTAINER, VOLUME } from './names.ts';
 import type { InjectorOptions } from './options.ts';
 import { annotationsOf, capabilitiesIn, ownPlaces, userOf } from './pod.ts';
 import { tightResources } from './pod-resources.ts';
-import { isRaw, type Raw, rawAt, rawList } from './raw-object.ts';
+import { isRaw, plainText, type Raw, rawAt, rawList } from './raw-object.ts';
 import type { Settings } from './settings.ts';
 
 /** For metrics: one word a reason. */
@@ -92,8 +92,13 @@ function tooMighty(pod: Raw): Refusal | undefined {
   for (const { container } of ownPlaces(pod)) {
     const context = rawAt(container, 'securityContext');
     const capability = capabilitiesIn(context, 'add').find((one) => !ORDINARY.has(one));
-    const what = context.privileged === true ? 'is privileged' : capability && `has the capability ${capability}`;
-    if (what)
+    const what =
+      context.privileged === true
+        ? 'is privileged'
+        : capability === undefined
+          ? undefined
+          : `has the capability ${capability || 'without a name'}`;
+    if (what !== undefined)
       return {
         kind: 'privileges',
         message: `the pod has a container (${String(container.name)}) that ${what}: it could take the credentials from the sidecar`,
@@ -108,7 +113,7 @@ function nodeVolume(pod: Raw): Refusal | undefined {
   return (
     volume && {
       kind: 'privileges',
-      message: `the pod has a hostPath volume (${String(volume.name)}): on the node lie the credentials of every pod, choose another kind of volume`,
+      message: `the pod has a hostPath volume (${plainText(volume.name)}): on the node lie the credentials of every pod, choose another kind of volume`,
     }
   );
 }

@@ -14,7 +14,7 @@ import { INJECT, STATUS } from './names.ts';
 import type { InjectorOptions } from './options.ts';
 import { inject } from './patch.ts';
 import { annotationsOf, serviceAccountOf } from './pod.ts';
-import { isRaw, type Raw, rawAt, rawList, textAt } from './raw-object.ts';
+import { isRaw, plainText, type Raw, rawAt, rawList, textAt } from './raw-object.ts';
 import type { RefusalKind } from './refusal.ts';
 
 export interface Cluster {
@@ -54,7 +54,7 @@ const WARNING_MAX = 256;
 export function review(body: unknown, cluster: Cluster): Result<Reviewed, string> {
   if (!isRaw(body) || body.kind !== 'AdmissionReview') return err('the body is not an AdmissionReview');
   if (body.apiVersion !== VERSION)
-    return err(`AdmissionReview ${String(body.apiVersion).slice(0, 50)} is not known here: only ${VERSION}`);
+    return err(`AdmissionReview ${plainText(body.apiVersion).slice(0, 50)} is not known here: only ${VERSION}`);
   const request = rawAt(body, 'request');
   const uid = textAt(request, 'uid');
   if (uid === undefined || uid === '') return err('the AdmissionReview has no request with a uid');
@@ -151,7 +151,7 @@ function excessOf(pod: Raw): string | undefined {
     if (rawList(spec[key]).length > LIST_MAX) return `the pod has more than ${LIST_MAX} ${key}`;
   const annotations = annotationsOf(pod);
   if (Object.keys(annotations).length > LIST_MAX) return `the pod has more than ${LIST_MAX} annotations`;
-  if (String(annotations[STATUS] ?? '').length > STATUS_MAX)
+  if (plainText(annotations[STATUS]).length > STATUS_MAX)
     return `the annotation ${STATUS} was not written by the injector: it is longer than ${STATUS_MAX / 1024} KiB`;
   return undefined;
 }

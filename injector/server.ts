@@ -33,6 +33,9 @@ export interface Reviewed {
   readonly durationMs: number;
 }
 
+/** @param outcome Of a review; the body is then its reply, and text otherwise. */
+type Finish = (status: number, body: string, outcome?: Outcome) => void;
+
 /** The API server takes no larger object either (MaxRequestBodyBytes). */
 const BODY_BYTES_MAX = 3 * 1024 * 1024;
 /** Eight of the largest. A byte of them costs about three, of the 256 MiB that the manifests give. */
@@ -82,7 +85,11 @@ export class Webhook {
       },
       (request, response) => {
         this.#connections.touch(request.socket);
-        void this.#respond(request, response).catch(() => response.destroy());
+        const finish = this.#finisher(request, response);
+        void this.#respond(request, finish)
+          .catch(() => finish(500, 'the injector failed at this request: please report it\n'))
+          // The reply had begun.
+          .catch(() => response.destroy());
       },
     );
     this.#connections = new Connections(this.#server, CONNECTIONS_MAX);
@@ -125,9 +132,10 @@ export class Webhook {
     };
   }
 
-  async #respond(request: IncomingMessage, response: ServerResponse): Promise<void> {
+  /** What sends the reply to a request that has just come, and tells of it. */
+  #finisher(request: IncomingMessage, response: ServerResponse): Finish {
     const started = this.#ports.now();
-    const finish = (status: number, body: string, outcome?: Outcome): void => {
+    return (status, body, outcome) => {
       const isReview = outcome !== undefined;
       response.writeHead(status, {
         'content-type': isReview ? 'application/json' : 'text/plain; charset=utf-8',
@@ -140,7 +148,9 @@ export class Webhook {
       this.#connections.touch(request.socket);
       this.#ports.reviewed({ outcome, status, durationMs: this.#ports.now() - started });
     };
+  }
 
+  async #respond(request: IncomingMessage, finish: Finish): Promise<void> {
     if (request.url?.split('?', 1)[0] !== '/inject') return finish(404, 'there is only /inject\n');
     if (request.method !== 'POST') return finish(405, 'only POST\n');
     const type = (request.headers['content-type'] ?? '').split(';', 1)[0]!.trim().toLowerCase();

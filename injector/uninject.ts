@@ -7,7 +7,7 @@ import { err, ok, type Result } from '../policies/result.ts';
 import type { Mode } from './container.ts';
 import { CLIENT_VOLUME, CONTAINER, SERVER_URL, STATUS } from './names.ts';
 import { annotationsOf } from './pod.ts';
-import { isRaw, type Raw, rawAt, rawList } from './raw-object.ts';
+import { isRaw, plainText, type Raw, rawAt, rawList } from './raw-object.ts';
 
 /** The annotation `mcp-sidecar.io/status`. */
 export interface Status {
@@ -40,7 +40,7 @@ export function readStatus(pod: Raw): Result<Status, string> | undefined {
   if (text === undefined) return undefined;
   let value: unknown;
   try {
-    value = JSON.parse(String(text));
+    value = JSON.parse(plainText(text));
   } catch {
     return err(`the annotation ${STATUS} is not JSON`);
   }
@@ -74,7 +74,7 @@ export function uninject(pod: Raw): Raw {
     return (items.length === 0 ? unmake(owner, key, made) : undefined) ?? { ...owner, [key]: items };
   };
   const restore = (container: Raw): Raw => {
-    const name = String(container.name);
+    const name = plainText(container.name);
     let own = container;
     if (environment.includes(name)) own = rest(own, 'env', `${name} env`, (variable) => variable.name === SERVER_URL);
     if (files.includes(name))
@@ -82,7 +82,7 @@ export function uninject(pod: Raw): Raw {
     return own;
   };
 
-  let spec = rest(rawAt(pod, 'spec'), 'volumes', 'volumes', ({ name }) => volumes.includes(String(name)));
+  let spec = rest(rawAt(pod, 'spec'), 'volumes', 'volumes', ({ name }) => volumes.includes(plainText(name)));
   for (const list of ['initContainers', 'containers'] as const) {
     spec = rest(spec, list, list, ({ name }) => name === CONTAINER);
     if (Array.isArray(spec[list])) spec = { ...spec, [list]: rawList(spec[list]).map(restore) };

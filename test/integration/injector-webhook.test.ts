@@ -99,6 +99,10 @@ suite('junk', () => {
     ],
     'no UID': [{ body: JSON.stringify(reviewOf(podWith(), { uid: '' })) }, 400],
     'too much': [{ body: Buffer.alloc(3 * 1024 * 1024 + 1, ' ') }, 413],
+    'a version of nine thousand levels': [
+      { body: `{"kind":"AdmissionReview","apiVersion":${'['.repeat(9_000)}${']'.repeat(9_000)}}` },
+      400,
+    ],
     'a hundred thousand levels': [{ body: `${'['.repeat(100_000)}${']'.repeat(100_000)}` }, 400],
   };
   test('each gets its status, and the next review its reply', async (context) => {
@@ -109,6 +113,22 @@ suite('junk', () => {
       assert.equal(answer.text.includes(' at '), false, 'a stack trace');
     }
     assert.equal((await webhook.review(podWith())).allowed, true);
+  });
+  test('a fault of our own is told, counted, and of no stack', async (context) => {
+    const webhook = await openWebhook({
+      options: CONTEXT.options,
+      mode: 'native',
+      get groups(): never {
+        throw new Error('a bug');
+      },
+    });
+    context.after(() => webhook.close());
+    const { status, text } = await webhook.send({ body: JSON.stringify(reviewOf(podWith())) });
+    assert.deepEqual([status, text], [500, 'the injector failed at this request: please report it\n']);
+    assert.deepEqual(
+      webhook.seen.map((one) => [one.status, one.outcome]),
+      [[500, undefined]],
+    );
   });
   test('what is no TLS, and a body that never ends, are ended', async (context) => {
     const webhook = await opened(context);

@@ -209,6 +209,10 @@ suite('refused, each with one sentence', () => {
       second([{ name: 'web', securityContext: { capabilities: { add: ['SYS_PTRACE'] } } }]),
       /web\) that has the capability SYS_PTRACE/,
     ],
+    'a capability behind one without a name': [
+      second([{ name: 'web', securityContext: { capabilities: { add: ['', 'SYS_PTRACE'] } } }]),
+      /has the capability without a name/,
+    ],
     ...Object.fromEntries(
       ['all', 'sys_ptrace', 'CAP_SYS_ADMIN', 'cap_bpf', 'DAC_READ_SEARCH', 'SYS_MODULE', 'FUTURE'].map((capability) => [
         `a container with the capability ${capability}`,
@@ -367,7 +371,7 @@ suite('resources of the pod as a whole', () => {
     ],
     'that cannot be read': [withResources({ requests: { cpu: 'much' } }), undefined],
     'beside requests that cannot be read': [
-      withResources({ requests: { cpu: '1m' } }, { requests: { cpu: '5n' } }),
+      withResources({ requests: { cpu: '1m' } }, { requests: { cpu: 'much' } }),
       undefined,
     ],
     'that say nothing of what the sidecar needs': [withResources({ limits: { 'hugepages-2Mi': '2Mi' } }), undefined],

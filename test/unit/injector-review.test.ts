@@ -51,6 +51,48 @@ for (const [name, [pod, words]] of Object.entries(refused))
     assert.match(message, words);
   });
 
+/** JSON that is read, but of which no text can be made. */
+const deep: unknown = JSON.parse(`${'['.repeat(9_000)}${']'.repeat(9_000)}`);
+const sidecar = { name: 'mcp-sidecar', resources: { limits: { cpu: deep } } };
+const ours = { 'mcp-sidecar.io/status': status([]) };
+const nested: Record<string, [Raw, RegExp]> = {
+  'the status annotation': [annotated({ 'mcp-sidecar.io/status': deep }), /mcp-sidecar.io\/status must be text/],
+  'an amount of the sidecar': [
+    podWith({ initContainers: [sidecar] }, { annotations: { 'mcp-sidecar.io/inject': 'true', ...ours } }),
+    /not what this injector would put there/,
+  ],
+  'a capability': [
+    podWith({ containers: [{ ...CONTAINER, securityContext: { capabilities: { add: [deep] } } }] }),
+    /has the capability without a name/,
+  ],
+  'the name of a hostPath volume': [podWith({ volumes: [{ name: deep, hostPath: {} }] }), /a hostPath volume/],
+  'the name of a volume beside a sidecar': [
+    podWith(
+      { initContainers: [sidecar], volumes: [{ name: deep }] },
+      { annotations: { 'mcp-sidecar.io/inject': 'true', ...ours } },
+    ),
+    /not what this injector would put there/,
+  ],
+  'the name of a mount': [
+    podWith(
+      { initContainers: [sidecar], containers: [{ ...CONTAINER, volumeMounts: [{ name: deep }] }] },
+      { annotations: { 'mcp-sidecar.io/inject': 'true', ...ours } },
+    ),
+    /not what this injector would put there/,
+  ],
+};
+for (const [name, [pod, words]] of Object.entries(nested))
+  test(`thousands of lists in each other as ${name}`, () => {
+    const { kind, message } = replyTo(pod);
+    assert.equal(kind, 'denied');
+    assert.match(message, words);
+  });
+test('thousands of lists in each other as the version of the review', () => {
+  const reviewed = review({ ...reviewOf(podWith()), apiVersion: deep }, { ...CONTEXT, groupsIn: () => CONTEXT.groups });
+  assert.ok(!reviewed.ok);
+  assert.match(reviewed.error, /only admission.k8s.io\/v1/);
+});
+
 test('many, and not too many', () => {
   const containers = [CONTAINER, ...named(999)];
   assert.equal(replyTo(podWith({ containers, volumes: named(1_000) })).kind, 'injected');
