@@ -3,7 +3,7 @@
  */
 
 import type { Mode } from './container.ts';
-import { CONTAINER, VOLUME } from './names.ts';
+import { CLIENT_CONFIG, CONTAINER, VOLUME } from './names.ts';
 import type { InjectorOptions } from './options.ts';
 import { annotationsOf, capabilitiesIn, ownPlaces, userOf } from './pod.ts';
 import { tightResources } from './pod-resources.ts';
@@ -154,5 +154,5 @@ export function reservedIn(pod: Raw): string | undefined {
     const mount = rawList(container.volumeMounts).find(({ name }) => isOurs(name));
     if (mount !== undefined) return `a container (${String(container.name)}) that mounts ${String(mount.name)}`;
   }
-  return undefined;
+  return Object.hasOwn(annotationsOf(pod), CLIENT_CONFIG) ? `an annotation ${CLIENT_CONFIG}` : undefined;
 }

@@ -274,6 +274,10 @@ suite('refused, each with one sentence', () => {
       podWith({ volumes: [{ name: 'mcp-sidecar-group', emptyDir: {} }] }),
       /already has a volume named mcp-sidecar-group/,
     ],
+    'an mcp.json of one’s own': [
+      annotated({ 'mcp-sidecar.io/mcp.json': '{}' }),
+      /already has an annotation mcp-sidecar.io\/mcp.json/,
+    ],
     'a status of one’s own': [
       annotated({ 'mcp-sidecar.io/status': '{}' }),
       /already has an annotation mcp-sidecar.io\/status/,
@@ -539,6 +543,18 @@ suite('once more', () => {
       assert.ok(!result.ok);
       assert.equal(result.error.kind, 'reserved');
     });
+  test('an mcp.json that the status does not speak of is refused', () => {
+    const pod = injected(podWith());
+    const metadata = pod.metadata as Raw & { readonly annotations: Raw };
+    const status = JSON.parse(String(metadata.annotations['mcp-sidecar.io/status']));
+    const annotations = {
+      ...metadata.annotations,
+      'mcp-sidecar.io/status': JSON.stringify({ ...status, annotations: [] }),
+    };
+    const result = again({ ...pod, metadata: { ...metadata, annotations } });
+    assert.ok(!result.ok);
+    assert.equal(result.error.kind, 'reserved');
+  });
   test('a container that mounts the sidecar’s secret is refused', () => {
     const pod = injected(podWith());
     const thief = { name: 'thief', volumeMounts: [{ name: 'mcp-sidecar-secret-0', mountPath: '/stolen' }] };
