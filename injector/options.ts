@@ -8,12 +8,7 @@ import { packageVersion } from '../sidecar/config/package-folder.ts';
 import { type Problem, problemsOfIssues } from '../sidecar/config/problem.ts';
 import { parseAddress, type TcpAddress } from '../sidecar/config/quantity.ts';
 import { readYaml } from '../sidecar/config/yaml-document.ts';
-import { parseQuantity } from './quantity.ts';
-
-export interface ResourceAmounts {
-  readonly cpu: string;
-  readonly memory: string;
-}
+import { type Amounts, overLimit, type Resource, type Side, wantedInstead } from './amounts.ts';
 
 export interface InjectorOptions {
   /** The sidecar's image. */
@@ -23,8 +18,8 @@ export interface InjectorOptions {
   readonly imagePullPolicy: 'Always' | 'IfNotPresent' | 'Never';
   /** User and group of the sidecar; `undefined`: whatever the cluster gives (OpenShift). */
   readonly runAsUser: number | undefined;
-  readonly requests: ResourceAmounts;
-  readonly limits: ResourceAmounts;
+  readonly requests: Amounts;
+  readonly limits: Amounts;
   /** Of the projected service account token. */
   readonly tokenAudience: string;
   /** 600 to 86400; the kubelet renews it at four fifths. */
@@ -34,11 +29,15 @@ export interface InjectorOptions {
 const image = z
   .string()
   .regex(/^[a-z0-9][a-z0-9._:/@-]{0,254}$/i, 'must be an image, such as registry.example/mcp-sidecar:1.0.0');
-const quantity = z
-  .string()
-  .refine((text) => (parseQuantity(text) ?? 0n) > 0n, 'must be a quantity such as 250m or 64Mi, in quotes');
-const amounts = (cpu: string, memory: string) =>
-  z.strictObject({ cpu: quantity.default(cpu), memory: quantity.default(memory) }).prefault({});
+const amount = (resource: Resource, side: Side) =>
+  z.string('must be a quantity such as 250m or 64Mi, in quotes').check(({ value, issues }) => {
+    const wanted = wantedInstead(resource, side, value);
+    if (wanted !== undefined) issues.push({ code: 'custom', message: `must be ${wanted}`, input: value });
+  });
+const amounts = (side: Side, { cpu, memory }: Amounts) =>
+  z
+    .strictObject({ cpu: amount('cpu', side).default(cpu), memory: amount('memory', side).default(memory) })
+    .prefault({});
 const name = z.string().regex(/^[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?$/, 'must be a name of Kubernetes');
 const ADDRESS = 'must be an address and a port, such as 10.0.0.1:8443, or *:8443 for every address';
 const address = z.string().transform((text, context): TcpAddress => {
@@ -82,10 +81,19 @@ export const injectorYaml = z.strictObject({
         .union([z.int().min(1).max(2_147_483_647), z.literal('omit')])
         .default(65532)
         .describe('User of the sidecar. omit: whatever the cluster gives, as OpenShift does.'),
-      requests: amounts('50m', '128Mi'),
-      limits: amounts('1', '256Mi'),
+      requests: amounts('request', { cpu: '50m', memory: '128Mi' }),
+      limits: amounts('limit', { cpu: '1', memory: '256Mi' }),
       tokenAudience: z.string().min(1).max(253).default('mcp-sidecar'),
       tokenSeconds: z.int().min(600).max(86_400).default(3_600),
+    })
+    .check(({ value, issues }) => {
+      for (const resource of overLimit(value.requests, value.limits))
+        issues.push({
+          code: 'custom',
+          path: ['requests', resource],
+          message: `is more than the limit: give less, or more in limits.${resource}`,
+          input: value,
+        });
     })
     .prefault({}),
 });

@@ -3,17 +3,17 @@
  * does not exist, is a problem in one sentence: the pod's author must not believe in a limit that nobody set.
  */
 import { err, ok, type Result } from '../policies/result.ts';
+import { type Amounts, overLimit, type Resource, type Side, wantedInstead } from './amounts.ts';
 import { CLIENT_CONFIG, EXCLUDE_CONTAINERS, GROUP, INJECT, isOurs, STATUS, settingName } from './names.ts';
-import type { InjectorOptions, ResourceAmounts } from './options.ts';
-import { parseQuantity } from './quantity.ts';
+import type { InjectorOptions } from './options.ts';
 import type { Raw } from './raw-object.ts';
 
 export interface Settings {
   /** `undefined`: the service account's. */
   readonly group: string | undefined;
   readonly image: string;
-  readonly requests: ResourceAmounts;
-  readonly limits: ResourceAmounts;
+  readonly requests: Amounts;
+  readonly limits: Amounts;
   readonly logLevel: 'debug' | 'info' | 'warn' | 'error' | undefined;
   /** MCP, on loopback only. The admin port is the next one. */
   readonly port: number;
@@ -57,13 +57,13 @@ export function readSettings(annotations: Raw, options: InjectorOptions): Result
     if (value === undefined) return standard;
     return parse(value) ?? refuse(name, value, wanted) ?? standard;
   };
-  const amount = (setting: Setting, standard: string): string =>
-    read(
-      setting,
-      (text) => ((parseQuantity(text) ?? 0n) > 0n ? text : undefined),
-      'a quantity such as 250m or 64Mi',
-      standard,
-    );
+  const amount = (resource: Resource, side: Side, standard: string): string => {
+    const name = settingName(`${resource}-${side}`);
+    const value = textOf(annotations, name);
+    if (value === undefined) return standard;
+    const wanted = wantedInstead(resource, side, value);
+    return wanted === undefined ? value : (refuse(name, value, wanted) ?? standard);
+  };
 
   const group = textOf(annotations, GROUP);
   if (group !== undefined && !LABEL.test(group))
@@ -78,10 +78,13 @@ export function readSettings(annotations: Raw, options: InjectorOptions): Result
     group,
     image,
     requests: {
-      cpu: amount('cpu-request', options.requests.cpu),
-      memory: amount('memory-request', options.requests.memory),
+      cpu: amount('cpu', 'request', options.requests.cpu),
+      memory: amount('memory', 'request', options.requests.memory),
     },
-    limits: { cpu: amount('cpu-limit', options.limits.cpu), memory: amount('memory-limit', options.limits.memory) },
+    limits: {
+      cpu: amount('cpu', 'limit', options.limits.cpu),
+      memory: amount('memory', 'limit', options.limits.memory),
+    },
     logLevel: read('log-level', (text) => LOG_LEVELS.find((level) => level === text), LOG_LEVELS.join(', '), undefined),
     port: read('port', portOf, 'a port from 1024 to 65534', DEFAULT_PORT),
     healthPort: read('health-port', portOf, 'a port from 1024 to 65534', DEFAULT_HEALTH_PORT),
@@ -92,11 +95,10 @@ export function readSettings(annotations: Raw, options: InjectorOptions): Result
   };
   if (settings.excluded.length > EXCLUDED_MAX)
     problems.push(`the annotation ${EXCLUDE_CONTAINERS} names more than ${EXCLUDED_MAX} containers`);
-  for (const kind of ['cpu', 'memory'] as const)
-    if (parseQuantity(settings.requests[kind])! > parseQuantity(settings.limits[kind])!)
-      problems.push(
-        `the sidecar's ${kind} request (${settings.requests[kind]}) is more than its limit (${settings.limits[kind]})`,
-      );
+  for (const kind of overLimit(settings.requests, settings.limits))
+    problems.push(
+      `the sidecar's ${kind} request (${settings.requests[kind]}) is more than its limit (${settings.limits[kind]})`,
+    );
   if (settings.healthPort === settings.port || settings.healthPort === settings.port + 1)
     problems.push(`${settingName('health-port')} must be neither ${settingName('port')} nor the one behind it`);
   return problems.length > 0 ? err(problems.join('; ')) : ok(settings);

@@ -87,6 +87,13 @@ suite('the sidecar', () => {
     });
     assert.deepEqual(pod.spec.containers![0]!.env, [{ name: 'MCP_SERVER_URL', value: 'http://127.0.0.1:5000/mcp' }]);
   });
+  test('the least that it may be given', () => {
+    const amounts = { 'memory-request': '16Mi', 'memory-limit': '16Mi', 'cpu-request': '100n', 'cpu-limit': '1m' };
+    const own = Object.entries(amounts).map(([setting, value]) => [`mcp-sidecar.io/${setting}`, value]);
+    const { requests, limits } = sidecarOf(injected(annotated(Object.fromEntries(own)))).resources as Raw;
+    assert.deepEqual(requests, { cpu: '100n', memory: '16Mi' });
+    assert.deepEqual(limits, { cpu: '1m', memory: '16Mi' });
+  });
   test('another image where the operator allows it', () => {
     const options = { ...CONTEXT.options, allowedImages: ['mirror.example/mcp-sidecar:2'] };
     const pod = injected(annotated({ 'mcp-sidecar.io/image': 'mirror.example/mcp-sidecar:2' }), { options });
@@ -255,6 +262,26 @@ suite('refused, each with one sentence', () => {
     ],
     'an unknown setting': [annotated({ 'mcp-sidecar.io/cpu': '1' }), /mcp-sidecar.io\/cpu is not known/],
     'a bad quantity': [annotated({ 'mcp-sidecar.io/cpu-limit': 'much' }), /cpu-limit is "much": it must be a quantity/],
+    ...Object.fromEntries(
+      (
+        [
+          ['memory-limit', '10m', 'at least 16Mi'],
+          ['memory-request', '16777215', 'at least 16Mi'],
+          ['cpu-limit', '999u', 'at least 1m'],
+          ['cpu-limit', '0', 'a quantity'],
+        ] as const
+      ).map(([setting, value, wanted]) => [
+        `too little: ${setting} ${value}`,
+        [
+          annotated({ [`mcp-sidecar.io/${setting}`]: value }),
+          new RegExp(`^the annotation mcp-sidecar.io/${setting} is "${value}": it must be ${wanted}`),
+        ] as const,
+      ]),
+    ),
+    'a request beyond the limit by a billionth': [
+      annotated({ 'mcp-sidecar.io/cpu-request': '1.000000001' }),
+      /cpu request \(1.000000001\) is more than its limit \(1\)/,
+    ],
     'a request beyond the limit': [
       annotated({ 'mcp-sidecar.io/cpu-request': '2' }),
       /cpu request \(2\) is more than its limit \(1\)/,
