@@ -11,12 +11,13 @@ import type { Mode } from './container.ts';
 import { type Group, isGroupName, readGroup } from './group.ts';
 import { type AddOperation, applyPatch, segmentsOf } from './json-patch.ts';
 import { parsePart, partsOf, printPart } from './manifest-text.ts';
-import { INJECT } from './names.ts';
+import { CLIENT_CONFIG, CONTAINER, INJECT, STATUS, VOLUME } from './names.ts';
 import type { InjectorOptions } from './options.ts';
 import { inject } from './patch.ts';
 import { annotationsOf } from './pod.ts';
 import { isRaw, isSameJson, plainText, type Raw, rawAt, textAt } from './raw-object.ts';
-import { uninject } from './uninject.ts';
+import { reservedIn } from './refusal.ts';
+import { readStatus, uninject } from './uninject.ts';
 
 export interface ManifestProblem {
   readonly file: string;
@@ -105,10 +106,26 @@ export function injectManifest(file: string, text: string, ports: InjectPorts): 
 export function uninjectManifest(file: string, text: string): Result<Rewritten, ManifestProblem[]> {
   return rewrite(file, text, ({ template, path }, document) => {
     const bare = uninject(template);
-    if (bare === template) return ok(unchanged('notAsked'));
+    if (bare === template) {
+      const fault = leftOver(template);
+      return fault === undefined ? ok(unchanged('notAsked')) : err(fault);
+    }
     const fault = replaceWith(document, path, template, bare);
     return fault === undefined ? ok({ kind: 'removed', warnings: [], after: bare }) : err(fault);
   });
+}
+
+/** Why a pod cannot be freed of what has our names: only its status says what was put there. */
+function leftOver(template: Raw): string | undefined {
+  const status = readStatus(template);
+  const reserved = reservedIn(template);
+  if (status === undefined && reserved === undefined) return undefined;
+  const why = status?.ok === false ? status.error : `it has no annotation ${STATUS}`;
+  return `what an injection put here is not known, since ${why}: remove by hand ${[
+    `containers named ${CONTAINER}`,
+    `volumes and mounts whose names begin with ${VOLUME}`,
+    `and the annotations ${STATUS} and ${CLIENT_CONFIG}`,
+  ].join(', ')}`;
 }
 
 /** The groups among the objects of a text; a document that cannot be read has none. */

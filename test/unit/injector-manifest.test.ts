@@ -250,9 +250,30 @@ suite('groups among the manifests', () => {
   });
 });
 
-test('uninject leaves alone what it does not know, and refuses what it cannot change in its place', () => {
-  const foreign = podText({ annotations: '    mcp-sidecar.io/status: "{}"\n' });
-  assert.equal(removed(foreign), foreign);
+suite('uninject says what to remove by hand where only our names are left', () => {
+  const left: Record<string, [text: string, why: RegExp]> = {
+    'no status': [injected(podText()).replace(/^ *mcp-sidecar.io\/status: .*\n/m, ''), /since it has no annotation/],
+    'a status that is no JSON': [podText({ annotations: '    mcp-sidecar.io/status: x\n' }), /since .* is not JSON/],
+    'a status of others': [
+      podText({ annotations: '    mcp-sidecar.io/status: "{}"\n' }),
+      /since .* was not written by this version/,
+    ],
+    'an mcp.json alone': [
+      podText({ annotations: '    mcp-sidecar.io/mcp.json: "{}"\n' }),
+      /since it has no annotation/,
+    ],
+  };
+  for (const [name, [text, why]] of Object.entries(left))
+    test(name, () => {
+      const rewritten = uninjectManifest('pod.yaml', text);
+      assert.ok(!rewritten.ok);
+      assert.match(rewritten.error[0]!.message, why);
+      assert.match(rewritten.error[0]!.message, /remove by hand containers named mcp-sidecar, volumes and mounts/);
+    });
+});
+
+test('uninject leaves alone what is not injected, and refuses what it cannot change in its place', () => {
+  assert.equal(removed(podText()), podText());
   const moved = `${injected(podText()).replace('volumeMounts:', 'volumeMounts: &mounts')}x: *mounts\n`;
   const rewritten = uninjectManifest('pod.yaml', moved);
   assert.ok(!rewritten.ok);
