@@ -108,17 +108,19 @@ function plan(pod: Raw, context: InjectionContext, before: Status | undefined): 
       !settings.value.excluded.includes(String(place.container.name)),
   );
   const clientFile = clientFileFor(pod, served, before?.files);
-  const reasons = [...agents.warnings, ...clientFile.warnings];
-  const unknown = settings.value.excluded.filter(
-    (name) => !placesOf(pod).some(({ container }) => container.name === name),
-  );
+  const warnings = [
+    ...agents.warnings,
+    ...clientFile.warnings,
+    ...settings.value.excluded
+      .filter((name) => !placesOf(pod).some(({ container }) => container.name === name))
+      .map((name) => `mcp-sidecar: no container is named ${name}, which was to be excluded`),
+  ];
   return ok({
     kind: 'injected',
-    operations: operationsFor(pod, parts, { places, served, withFile: clientFile.given, warnings: reasons }, before),
+    operations: operationsFor(pod, parts, { places, served, withFile: clientFile.given, warnings }, before),
     group: group.value.name,
     warnings: [
-      ...reasons,
-      ...unknown.map((name) => `mcp-sidecar: no container is named ${name}, which was to be excluded`),
+      ...warnings,
       ...(group.value.servers.length > 1
         ? [
             `mcp-sidecar: the group ${group.value.name} has several servers: ${CLIENT_FOLDER}/mcp.json names each, ${SERVER_URL} none of them`,
@@ -135,7 +137,7 @@ interface Places {
   readonly served: readonly Place[];
   /** Those of them that get mcp.json. */
   readonly withFile: ReadonlySet<Place>;
-  /** Why they are not told apart as agents, or go without the file. */
+  /** Why they are not told apart as agents, or go without the file, and whom nobody could exclude. */
   readonly warnings: readonly string[];
 }
 

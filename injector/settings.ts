@@ -95,6 +95,8 @@ export function readSettings(annotations: Raw, options: InjectorOptions): Result
   };
   if (settings.excluded.length > EXCLUDED_MAX)
     problems.push(`the annotation ${EXCLUDE_CONTAINERS} names more than ${EXCLUDED_MAX} containers`);
+  const misnamed = settings.excluded.find((name) => !LABEL.test(name));
+  if (misnamed !== undefined) refuse(EXCLUDE_CONTAINERS, misnamed, 'names of containers with commas between them');
   for (const kind of overLimit(settings.requests, settings.limits))
     problems.push(
       `the sidecar's ${kind} request (${settings.requests[kind]}) is more than its limit (${settings.limits[kind]})`,

@@ -25,7 +25,7 @@ export interface Status {
   readonly annotations: readonly string[];
   /** Lists and objects that were not there: `volumes`, `initContainers`, `annotations`, `<container> env`, …; see {@link keyOfCreated}. */
   readonly created: readonly string[];
-  /** Why agents are not told apart, or a container goes without the file: a controller shows nobody the warnings of a reply. */
+  /** What a reply warns of: a controller that makes the pod shows nobody the warnings of its reply. */
   readonly warnings?: readonly string[];
 }
 

@@ -124,6 +124,21 @@ suite('the pod’s own containers', () => {
     );
     assert.deepEqual(injected(pod).spec.containers![1], { name: 'web', image: 'x' });
   });
+  test('a name to exclude that no container has is told, also by the status', () => {
+    const pod = annotated({ 'mcp-sidecar.io/exclude-containers': 'agent, nobody' });
+    const words = ['mcp-sidecar: no container is named nobody, which was to be excluded'];
+    const result = inject(pod, CONTEXT);
+    assert.ok(result.ok && result.value.kind === 'injected');
+    assert.deepEqual(result.value.warnings, words);
+    const after = injected(pod);
+    const { annotations } = after.metadata as unknown as { annotations: Record<string, string> };
+    assert.deepEqual(JSON.parse(annotations['mcp-sidecar.io/status']!).warnings, words);
+    const later = { ...after, spec: { ...after.spec, containers: [...after.spec.containers!, { name: 'nobody' }] } };
+    for (const one of [after, later]) {
+      const again = inject(one, CONTEXT);
+      assert.ok(again.ok && again.value.kind === 'present');
+    }
+  });
   test('names that are taken stay as they are', () => {
     const own = {
       ...CONTAINER,
@@ -291,6 +306,10 @@ suite('refused, each with one sentence', () => {
     'an image of one’s own': [
       annotated({ 'mcp-sidecar.io/image': 'evil:1' }),
       /image is "evil:1": it must be an image that the operator/,
+    ],
+    'a name to exclude that no container can have': [
+      annotated({ 'mcp-sidecar.io/exclude-containers': 'agent, web;proxy' }),
+      /exclude-containers is "web;proxy": it must be names of containers with commas between them/,
     ],
     'a bad log level': [annotated({ 'mcp-sidecar.io/log-level': 'loud' }), /log-level is "loud"/],
     'a container of our name': [
