@@ -17,6 +17,7 @@ import { inject } from './patch.ts';
 import { annotationsOf } from './pod.ts';
 import { isRaw, isSameJson, plainText, type Raw, rawAt, textAt } from './raw-object.ts';
 import { reservedIn } from './refusal.ts';
+import { misspeltIn } from './settings.ts';
 import { readStatus, uninject } from './uninject.ts';
 
 export interface ManifestProblem {
@@ -80,7 +81,8 @@ export function injectManifest(file: string, text: string, ports: InjectPorts): 
     const { object, template, path } = workload;
     const wish = annotationsOf(template)[INJECT];
     if (wish !== 'true') {
-      if (wish === undefined || wish === 'false') return ok(unchanged('notAsked'));
+      if (wish === undefined) return ok(unchanged('notAsked', ...misspeltIn(annotationsOf(template))));
+      if (wish === 'false') return ok(unchanged('notAsked'));
       return err(`the annotation ${INJECT} must be "true" or "false", in quotes`);
     }
     const namespace = textAt(rawAt(object, 'metadata'), 'namespace');

@@ -38,6 +38,11 @@ export function settingName(setting: string): string {
   return `${PREFIX}${setting}`;
 }
 
+/** Back from {@link settingName}. */
+export function bareName(annotation: string): string {
+  return annotation.slice(PREFIX.length);
+}
+
 /** Whether an annotation is one of ours; whoever misspells one wants to know. */
 export function isOurs(annotation: string): boolean {
   return annotation.startsWith(PREFIX);

@@ -3,8 +3,9 @@
  * does not exist, is a problem in one sentence: the pod's author must not believe in a limit that nobody set.
  */
 import { err, ok, type Result } from '../policies/result.ts';
+import { nearestOf } from '../sidecar/config/nearest.ts';
 import { type Amounts, overLimit, type Resource, type Side, wantedInstead } from './amounts.ts';
-import { CLIENT_CONFIG, EXCLUDE_CONTAINERS, GROUP, INJECT, isOurs, STATUS, settingName } from './names.ts';
+import { bareName, CLIENT_CONFIG, EXCLUDE_CONTAINERS, GROUP, INJECT, isOurs, STATUS, settingName } from './names.ts';
 import type { InjectorOptions } from './options.ts';
 import type { Raw } from './raw-object.ts';
 
@@ -44,8 +45,8 @@ const EXCLUDED_MAX = 100;
 const LABEL = /^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/;
 
 export function readSettings(annotations: Raw, options: InjectorOptions): Result<Settings, string> {
-  for (const name of Object.keys(annotations))
-    if (isOurs(name) && !KNOWN.has(name)) return err(`the annotation ${name} is not known; there are ${known()}`);
+  const [stranger] = unknownIn(annotations);
+  if (stranger !== undefined) return err(`the annotation ${stranger} is not known; there are ${known().join(', ')}`);
 
   const problems: string[] = [];
   const refuse = (setting: string, value: string, wanted: string): undefined => {
@@ -106,8 +107,20 @@ export function readSettings(annotations: Raw, options: InjectorOptions): Result
   return problems.length > 0 ? err(problems.join('; ')) : ok(settings);
 }
 
-function known(): string {
-  return [INJECT, GROUP, EXCLUDE_CONTAINERS, ...SETTINGS.map(settingName)].join(', ');
+/** Warnings for a pod that does not ask, but has an annotation of ours that does not exist: a misspelt wish, most likely. */
+export function misspeltIn(annotations: Raw): readonly string[] {
+  return unknownIn(annotations).map((name) => {
+    const nearest = nearestOf(bareName(name), known().map(bareName));
+    return `the annotation ${name} is not known; ${nearest === undefined ? `there are ${known().join(', ')}` : `did you mean ${settingName(nearest)}?`}`;
+  });
+}
+
+function unknownIn(annotations: Raw): readonly string[] {
+  return Object.keys(annotations).filter((name) => isOurs(name) && !KNOWN.has(name));
+}
+
+function known(): readonly string[] {
+  return [INJECT, GROUP, EXCLUDE_CONTAINERS, ...SETTINGS.map(settingName)];
 }
 
 function textOf(annotations: Raw, name: string): string | undefined {

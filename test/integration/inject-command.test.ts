@@ -68,6 +68,16 @@ suite('sidecar inject', () => {
     assert.equal(stderr, 'stdin: Deployment triage: injected\n');
     assert.match(stdout, /# the agent/);
   });
+  test('a misspelt wish is left as it is, with a warning', () => {
+    const { stderr } = ok(
+      ['inject', '-f', '-', '--groups', 'group.yaml'],
+      workload('Deployment').replace('/inject:', '/injct:'),
+    );
+    assert.equal(
+      stderr,
+      'stdin: Deployment triage: left as it is\n  the annotation mcp-sidecar.io/injct is not known; did you mean mcp-sidecar.io/inject?\n',
+    );
+  });
   test('a folder, and those below it, as one stream; the rest as it was', () => {
     const { stdout, stderr } = ok(['inject', '-f', 'manifests']);
     assert.deepEqual(sidecarsIn(stdout), [1, 0, 0]);

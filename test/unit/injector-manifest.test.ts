@@ -134,6 +134,25 @@ suite('read as kubectl reads it', () => {
   test('a mark in a line is no mark', () => {
     assert.deepEqual(kindsOf(podText({ spec: '      args: ["one\u2028--- two"]\n' })), ['Pod triage: injected']);
   });
+  const misspelt: Record<string, readonly string[]> = {
+    'mcp-sidecar.io/injct': ['the annotation mcp-sidecar.io/injct is not known; did you mean mcp-sidecar.io/inject?'],
+    'mcp-sidecar.io/memory-limits': [
+      'the annotation mcp-sidecar.io/memory-limits is not known; did you mean mcp-sidecar.io/memory-limit?',
+    ],
+    'mcp-sidecar.io/something': [
+      'the annotation mcp-sidecar.io/something is not known; there are mcp-sidecar.io/inject, mcp-sidecar.io/group, mcp-sidecar.io/exclude-containers, mcp-sidecar.io/image, mcp-sidecar.io/cpu-request, mcp-sidecar.io/cpu-limit, mcp-sidecar.io/memory-request, mcp-sidecar.io/memory-limit, mcp-sidecar.io/log-level, mcp-sidecar.io/port, mcp-sidecar.io/health-port',
+    ],
+    'mcp-sidecar.io/group': [],
+    'example.com/injct': [],
+  };
+  for (const [annotation, warnings] of Object.entries(misspelt))
+    test(`a pod with ${annotation} and no wish has ${warnings.length} warnings`, () => {
+      const text = podText().replace('mcp-sidecar.io/inject', annotation);
+      const rewritten = injectManifest('pod.yaml', text, { ...CONTEXT, groups: GROUPS });
+      assert.ok(rewritten.ok);
+      assert.equal(rewritten.value.text, text);
+      assert.deepEqual(rewritten.value.notes, [{ file: 'pod.yaml', object: 'Pod triage', kind: 'notAsked', warnings }]);
+    });
   test('where the template of each kind is', () => {
     const template = `metadata: {annotations: {mcp-sidecar.io/inject: "true"}}, spec: {serviceAccountName: agent, containers: [{name: a, image: x}]}`;
     for (const kind of ['Deployment', 'StatefulSet', 'DaemonSet', 'ReplicaSet', 'ReplicationController', 'Job'])
