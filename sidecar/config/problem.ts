@@ -112,12 +112,20 @@ function sentenceOf(issue: z.core.$ZodIssue): string {
     case 'invalid_value':
       return `must be one of ${issue.values.map(String).join(', ')}`;
     case 'too_small':
+      if (isNumeric(issue.origin))
+        return `must be ${issue.inclusive === false ? 'more than' : 'at least'} ${issue.minimum}`;
       return issue.origin === 'string' ? 'must not be empty' : `must have at least ${issue.minimum} entries`;
     case 'too_big':
+      if (isNumeric(issue.origin))
+        return `must be ${issue.inclusive === false ? 'less than' : 'at most'} ${issue.maximum}`;
       return `must not be longer than ${issue.maximum}`;
     default:
       return 'is not valid';
   }
+}
+
+function isNumeric(origin: string): boolean {
+  return origin === 'number' || origin === 'int';
 }
 
 const KINDS: Readonly<Record<string, string>> = {
@@ -126,6 +134,7 @@ const KINDS: Readonly<Record<string, string>> = {
   array: 'a list',
   string: 'text',
   number: 'a number',
+  int: 'a whole number',
   boolean: 'true or false',
 };
 

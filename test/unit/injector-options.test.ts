@@ -36,6 +36,11 @@ suite('injector.yaml', () => {
     'a number': ['limits: { cpu: 1 }', 'limits.cpu', 'must be a quantity such as 250m or 64Mi, in quotes'],
     'thousandths of bytes': ['limits: { memory: 10m }', 'limits.memory', 'must be at least 16Mi'],
     'hardly any cpu': ['limits: { cpu: 1u }', 'limits.cpu', 'must be at least 1m'],
+    'the user root': ['runAsUser: 0', 'runAsUser', 'must be at least 1'],
+    'a user beyond all': ['runAsUser: 2147483648', 'runAsUser', 'must be at most 2147483647'],
+    'a token for a moment': ['tokenSeconds: 599', 'tokenSeconds', 'must be at least 600'],
+    'a token for ever': ['tokenSeconds: 86401', 'tokenSeconds', 'must be at most 86400'],
+    'half a second': ['tokenSeconds: 600.5', 'tokenSeconds', 'must be a whole number'],
     'a request over its limit': [
       'requests: { cpu: 1001m }',
       'requests.cpu',
