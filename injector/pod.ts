@@ -17,7 +17,8 @@ export function annotationsOf(pod: Raw): Raw {
 
 export function serviceAccountOf(pod: Raw): string {
   const spec = rawAt(pod, 'spec');
-  return textAt(spec, 'serviceAccountName') ?? textAt(spec, 'serviceAccount') ?? 'default';
+  // An empty name is none, as the API server has it.
+  return textAt(spec, 'serviceAccountName') || textAt(spec, 'serviceAccount') || 'default';
 }
 
 /** A sentence when the object is not what Kubernetes calls a pod: seen in files only, never behind an API server. */

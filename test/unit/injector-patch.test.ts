@@ -262,6 +262,17 @@ suite('refused, each with one sentence', () => {
       podWith({ serviceAccountName: 'other' }),
       /no group of this namespace names the service account other/,
     ],
+    ...Object.fromEntries(
+      (
+        [
+          ['an empty service account', { serviceAccountName: '' }, 'default'],
+          ['an empty service account beside its older name', { serviceAccountName: '', serviceAccount: 'old' }, 'old'],
+        ] as const
+      ).map(([name, spec, account]) => [
+        name,
+        [podWith(spec), new RegExp(`names the service account ${account}:`)] as const,
+      ]),
+    ),
     'a group of others': [
       podWith(
         { serviceAccountName: 'other' },
