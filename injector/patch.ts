@@ -112,7 +112,7 @@ function plan(pod: Raw, context: InjectionContext, before: Status | undefined): 
     ...agents.warnings,
     ...clientFile.warnings,
     ...settings.value.excluded
-      .filter((name) => !placesOf(pod).some(({ container }) => container.name === name))
+      .filter((name) => !places.some(({ container }) => container.name === name))
       .map((name) => `mcp-sidecar: no container is named ${name}, which was to be excluded`),
   ];
   return ok({
