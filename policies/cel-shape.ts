@@ -46,6 +46,13 @@ function mentions(node: ASTNode, names: ReadonlySet<string>): string | undefined
   return undefined;
 }
 
+/** Any use of `tool`. */
+export function looksAtTool(node: ASTNode): boolean {
+  return mentions(node, TOOL) !== undefined;
+}
+
+const TOOL = new Set(['tool']);
+
 /** Any use of `tool` but `tool.name`. */
 export function usesAnnotations(node: ASTNode): boolean {
   if (node.op === 'id') return node.args === 'tool';

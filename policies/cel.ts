@@ -23,7 +23,7 @@ import {
 import { hintFor } from './cel-hints.ts';
 import { countWork, startWork } from './cel-meter.ts';
 import { type Native, nativeOf, UNSURE } from './cel-native.ts';
-import { childrenOf, conjunctsOf, isStable, refusalOf, usesAnnotations } from './cel-shape.ts';
+import { childrenOf, conjunctsOf, isStable, looksAtTool, refusalOf, usesAnnotations } from './cel-shape.ts';
 import { Agent, Server, Session, Tool, User, type Variables } from './cel-variables.ts';
 import { globProblem, matchGlob } from './glob.ts';
 import { err, ok, type Result } from './result.ts';
@@ -45,6 +45,8 @@ export interface Condition {
   /** Mentions args, body, method, session or now. */
   readonly perCall: Predicate | undefined;
   readonly usesAnnotations: boolean;
+  /** Its name or its annotations. */
+  readonly looksAtTool: boolean;
 }
 
 const language = new Environment({ limits: LIMITS })
@@ -105,6 +107,7 @@ function compileAnew(expression: string): Result<Condition, string> {
       conjuncts.filter((one) => !isStable(one)),
     ),
     usesAnnotations: usesAnnotations(root),
+    looksAtTool: looksAtTool(root),
   });
 }
 

@@ -62,24 +62,17 @@ export function compilePolicy(
     })),
     env: Object.fromEntries(Object.entries(env).filter((entry): entry is [string, string] => entry[1] !== undefined)),
     usesAnnotations: conditions.some((condition) => condition?.usesAnnotations),
-    hidesTools: grants.some(hidesTools),
     virtualServers: new Map(
       Object.entries(policy.virtualServers).map(([name, one]) => [name, compileVirtualServer(name, one)]),
     ),
     within: undefined,
     memo: new Map(),
+    hiding: new Map(),
   });
 }
 
 function pointersOf(texts: readonly string[] = []): Pointer[] {
   return texts.map((text) => compiled(parsePointer(text)));
-}
-
-/** Denies tools whatever the call is like, so that they are not even listed. */
-function hidesTools({ effect, audit, selectors, condition }: Grant): boolean {
-  return (
-    effect === 'deny' && !audit && condition?.perCall === undefined && selectors.some(({ tool }) => tool.length > 0)
-  );
 }
 
 function roleGrants({ roles }: PolicyDocument): Grant[] {

@@ -69,13 +69,13 @@ export interface CompiledPolicy {
   readonly env: Readonly<Record<string, string>>;
   /** Some condition looks at a tool's annotations: worth knowing them before a call. */
   readonly usesAnnotations: boolean;
-  /** Some rule hides tools: then the server's own words for a tool that it does not have would tell the two apart. */
-  readonly hidesTools: boolean;
   readonly virtualServers: ReadonlyMap<string, VirtualServer>;
   /** Whatever is outside of it is hidden; `undefined` at a server's own endpoint. See virtual.ts. */
   readonly within: VirtualServer | undefined;
   /** decide.ts remembers here what it found. Bounded there. */
   readonly memo: Map<string, Candidates>;
+  /** As hides.ts does. Bounded there. */
+  readonly hiding: Map<string, boolean>;
 }
 
 export interface Rate {

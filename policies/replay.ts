@@ -103,7 +103,7 @@ function guessing(policy: CompiledPolicy, inFavour: boolean, unknowns: Unknowns)
     const both: Condition = { ...condition, stable: guessed(condition.stable), perCall: guessed(condition.perCall) };
     return { ...grant, condition: both };
   };
-  return { ...policy, grants: policy.grants.map(grantOf), memo: new Map() };
+  return { ...policy, grants: policy.grants.map(grantOf), memo: new Map(), hiding: new Map() };
 }
 
 function knownEnvironment(env: CompiledPolicy['env'], unknowns: Unknowns): CompiledPolicy['env'] {

@@ -41,7 +41,7 @@ export function labelOfVirtual(name: string): string {
 export function policyAt(policy: CompiledPolicy, virtual: string | undefined): CompiledPolicy | undefined {
   if (virtual === undefined) return policy;
   const within = policy.virtualServers.get(virtual);
-  return within && { ...policy, within, hidesTools: true };
+  return within && { ...policy, within };
 }
 
 export function hasMember({ members }: VirtualServer, target: Target): boolean {

@@ -2,6 +2,7 @@
  * One message of a server, on its way to the agent: its lists filtered by the permit, its tools learned and held against
  * their pins, its result redacted, and noted what observers and quota want to know. What cannot be read is no message.
  */
+import { mayHide } from '../../policies/hides.ts';
 import { listKindOf } from '../../policies/methods.ts';
 import type { Pointer } from '../../policies/policy.ts';
 import { resultPointersFor } from '../../policies/redact.ts';
@@ -128,9 +129,9 @@ function isWholeToolList(
  * Where policy hides tools, a name that the server has never listed may not exist at all, and the server's own words
  * for that would tell it from a hidden one.
  */
-export function mayBeAbsent({ message, policy, route }: Answered, catalog: Catalog): boolean {
-  if (message?.method !== 'tools/call' || !policy.hidesTools || policy.audit) return false;
-  return !catalog.knows(route.server, String(message.params?.name));
+export function mayBeAbsent({ message, policy, subject, route }: Answered, catalog: Catalog): boolean {
+  if (message?.method !== 'tools/call' || catalog.knows(route.server, String(message.params?.name))) return false;
+  return mayHide(policy, subject.agent, route.server, 'tool');
 }
 
 /** The refusal that a hidden tool would have had, when the server says that it has no such tool. */

@@ -3,6 +3,7 @@ import { describe, it } from 'node:test';
 import { compilePolicy } from '../../policies/compile.ts';
 import { decide, isVisible } from '../../policies/decide.ts';
 import type { Target } from '../../policies/decision.ts';
+import { mayHide } from '../../policies/hides.ts';
 import { policyAt } from '../../policies/virtual.ts';
 import { serverBehind } from '../../sidecar/config/virtual-endpoint.ts';
 import { agent, callOf, policyOf, tool } from '../support/policies.ts';
@@ -66,7 +67,9 @@ describe('a virtual server', () => {
 
   it('hides tools, so that the words of a server must not tell which of them exist', () => {
     const policy = policyOf({ ...VALID, rules: [VALID.rules[0]] });
-    assert.deepEqual([policy.hidesTools, policyAt(policy, 'support')!.hidesTools], [false, true]);
+    const hides = (virtual: string | undefined) =>
+      mayHide(policyAt(policy, virtual)!, agent('a').agent, 'github', 'tool');
+    assert.deepEqual([hides(undefined), hides('support')], [false, true]);
   });
 
   it('is not there by another name', () => {
