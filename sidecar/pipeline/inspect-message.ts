@@ -2,7 +2,6 @@
  * One message of a server, on its way to the agent: its lists filtered by the permit, its tools learned and held against
  * their pins, its result redacted, and noted what observers and quota want to know. What cannot be read is no message.
  */
-import { mayHide } from '../../policies/hides.ts';
 import { listKindOf } from '../../policies/methods.ts';
 import type { Pointer } from '../../policies/policy.ts';
 import { resultPointersFor } from '../../policies/redact.ts';
@@ -124,29 +123,6 @@ function isWholeToolList(
   if (message?.method !== 'tools/list' || !Array.isArray(tools)) return false;
   return message.params?.cursor === undefined && nextCursor === undefined;
 }
-
-/**
- * Where policy hides tools, a name that the server has never listed may not exist at all, and the server's own words
- * for that would tell it from a hidden one.
- */
-export function mayBeAbsent({ message, policy, subject, route }: Answered, catalog: Catalog): boolean {
-  if (message?.method !== 'tools/call' || catalog.knows(route.server, String(message.params?.name))) return false;
-  return mayHide(policy, subject.agent, route.server, 'tool');
-}
-
-/** The refusal that a hidden tool would have had, when the server says that it has no such tool. */
-export function findAbsent(exchange: Answered, catalog: Catalog, read: JsonObject): Reason | undefined {
-  if (!mayBeAbsent(exchange, catalog)) return undefined;
-  const name = String(exchange.message!.params?.name);
-  const code = (read.error as { code?: unknown } | undefined)?.code;
-  const { isError, content } = (read.result ?? {}) as { isError?: unknown; content?: readonly { text?: unknown }[] };
-  const says = isError === true && Array.isArray(content) && content.length === 1 ? String(content[0]?.text) : '';
-  const isAbsent = code === -32602 || code === -32601 || (says.includes(name) && SAYS_ABSENT.test(says));
-  if (!isAbsent) return undefined;
-  return { kind: 'hidden', what: 'tool', name, rule: undefined, detail: 'the server says that it has no such tool' };
-}
-
-const SAYS_ABSENT = /unknown|not found|no such|does not exist/i;
 
 /** So many bytes of the answer have come. Says why no more of it may pass; only where its tokens are charged. */
 export function spendOn({ spend, serverUsage }: Answered, bytes: number): Reason | undefined {

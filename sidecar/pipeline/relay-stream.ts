@@ -8,17 +8,10 @@ import { createFrameSplitter, encodeEvent, type Frame } from '../protocol/sse.ts
 import { estimateTokens, usageIn } from '../quota/tokens.ts';
 import type { Catalog } from '../upstream/catalog.ts';
 import { UpstreamBroken } from '../upstream/upstream.ts';
+import { findAbsent, mayBeAbsent } from './absence.ts';
 import type { Outcome } from './compose.ts';
 import type { Answered } from './exchange.ts';
-import {
-  findAbsent,
-  inspectMessage,
-  isOwnAnswer,
-  type MessagePorts,
-  mayBeAbsent,
-  readMessages,
-  spendOn,
-} from './inspect-message.ts';
+import { inspectMessage, isOwnAnswer, type MessagePorts, readMessages, spendOn } from './inspect-message.ts';
 import type { LateAnswers } from './late-answers.ts';
 import { describeReason, type Reason, ruleOf, toWire, type Wire } from './reason.ts';
 import { replyHeaders } from './reply-headers.ts';
@@ -86,7 +79,7 @@ export async function relayStream(exchange: Answered, ports: StreamPorts): Promi
         // The answer itself is withheld: it is still to come, for whoever takes the stream up again.
         if (spent !== undefined) exchange.answered = wasAnswered;
         if (held !== undefined) {
-          const absent = absentIn(exchange, ports.catalog, frame);
+          const absent = await absentIn(exchange, ports.catalog, frame);
           if (absent !== undefined) return absent;
           if (spent !== undefined) return spent;
           held.push(bytes);
@@ -216,7 +209,7 @@ function isEmpty({ data }: Frame): boolean {
   return data === undefined || data === '';
 }
 
-function absentIn(exchange: Answered, catalog: Catalog, frame: Frame): Reason | undefined {
+function absentIn(exchange: Answered, catalog: Catalog, frame: Frame): Promise<Reason | undefined> | undefined {
   const [read] = isEmpty(frame) ? [] : (readMessages(frame.data!) ?? []);
   return read !== undefined && read.id === exchange.message?.id ? findAbsent(exchange, catalog, read) : undefined;
 }

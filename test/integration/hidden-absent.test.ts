@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { askLegacy, type RawAnswer, toolCall } from '../support/raw-http.ts';
+import { askLegacy, askModern, type RawAnswer, toolCall } from '../support/raw-http.ts';
 import { type ScriptedUpstream, sendJson } from '../support/scripted-upstream.ts';
 import { startBehind } from '../support/sidecar.ts';
 
@@ -14,11 +14,19 @@ const under =
   (url: string) =>
     `servers: { n: { url: "${url}" } }\npolicy:\n  version: 1\n${lines.map((line) => `  ${line}\n`).join('')}`;
 
+const HIDING = under(
+  'rules: [ { name: all, allow: [ { tools: ["*"] } ] }, { name: hide, deny: [ { tools: [hidden] } ] } ]',
+);
+
 /** Answers with the error that `error` makes of the request; lists the tool `real`. */
 function refusing(error: (json: { method: string }) => object, status = 200): ScriptedUpstream['answer'] {
   return ({ json }, response) => {
     if (json?.method === 'tools/list')
-      return sendJson(response, { jsonrpc: '2.0', id: json.id, result: { tools: [{ name: 'real' }] } });
+      return sendJson(response, {
+        jsonrpc: '2.0',
+        id: json.id,
+        result: { resultType: 'complete', tools: [{ name: 'real' }] },
+      });
     return sendJson(response, { jsonrpc: '2.0', id: json.id, error: error(json) }, status);
   };
 }
@@ -57,4 +65,89 @@ describe('a tool', () => {
     const answer = await askLegacy(sidecar.base, toolCall('absent'));
     assert.equal(answer.json.error.message, 'Tool absent not found');
   });
+});
+
+describe('a prompt or a resource', () => {
+  const hiding = under(
+    'rules:',
+    '  - { name: all, allow: [ { prompts: ["*"], resources: ["*"] } ] }',
+    '  - { name: hide, deny: [ { prompts: [hidden], resources: ["x://hidden"] } ] }',
+  );
+  const prompt = (name: string) => ({ name });
+  const resource = (name: string) => ({ uri: `x://${name}` });
+  const completion = (name: string) => ({ ref: { type: 'ref/prompt', name }, argument: { name: 'a', value: '' } });
+
+  const CASES: [
+    how: string,
+    method: string,
+    params: (name: string) => Record<string, unknown>,
+    error: object,
+    status?: number,
+  ][] = [
+    ['by its code', 'resources/read', resource, { code: -32002, message: 'Nothing there' }],
+    ['as invalid params', 'resources/read', resource, { code: -32602, message: 'Resource x://absent not found' }],
+    [
+      'as an error of its own',
+      'resources/read',
+      resource,
+      { code: -32603, message: 'ENOENT: no such file or directory' },
+    ],
+    ['by a status of HTTP', 'resources/read', resource, { code: -32602, message: 'Unknown resource' }, 400],
+    ['to a subscriber', 'resources/subscribe', resource, { code: 0, message: 'Unknown resource: x://absent' }],
+    ['by its words', 'prompts/get', prompt, { code: -32602, message: 'Prompt absent not found' }],
+    ['by other words', 'prompts/get', prompt, { code: 0, message: "Unknown prompt: 'absent'" }],
+    ['as a method that it has not', 'prompts/get', prompt, { code: -32601, message: 'Method not found' }],
+    ['to who completes', 'completion/complete', completion, { code: -32602, message: 'Prompt absent not found' }],
+  ];
+  for (const [how, method, paramsOf, error, status] of CASES)
+    test(`whose absence the server tells ${how}: ${method}`, async (context) => {
+      const { upstream, sidecar } = await startBehind(context, hiding);
+      upstream.answer = refusing(() => error, status);
+      const asking = (name: string) => ({ jsonrpc: '2.0', id: 1, method, params: paramsOf(name) });
+      const hidden = await askLegacy(sidecar.base, asking('hidden'));
+      assert.match(hidden.json.error.message, /^(Unknown prompt|Resource not found): /);
+      assertAlike(await askLegacy(sidecar.base, asking('absent')), hidden);
+      if (method.endsWith('scribe')) return;
+      assertAlike(await askModern(sidecar.base, asking('absent')), await askModern(sidecar.base, asking('hidden')));
+    });
+
+  const OWN: [what: string, method: string, params: Record<string, unknown>, error: object][] = [
+    [
+      'about arguments',
+      'prompts/get',
+      prompt('real'),
+      { code: -32602, message: 'Invalid arguments for prompt real: topic is missing' },
+    ],
+    [
+      'about an argument that it does not know',
+      'prompts/get',
+      prompt('real'),
+      { code: -32602, message: 'Unknown prompt argument: x' },
+    ],
+    [
+      'about what a prompt needs',
+      'prompts/get',
+      prompt('real'),
+      { code: -32603, message: 'Error rendering prompt real: issue 7 not found' },
+    ],
+    ['about the server', 'resources/read', resource('real'), { code: -32603, message: 'The disk is full' }],
+    ['about the session', 'resources/read', resource('real'), { code: -32001, message: 'Session not found' }],
+    ['about completion', 'completion/complete', completion('real'), { code: -32601, message: 'Method not found' }],
+  ];
+  for (const [what, method, params, error] of OWN)
+    test(`that exists keeps an error ${what}`, async (context) => {
+      const { upstream, sidecar } = await startBehind(context, hiding);
+      upstream.answer = refusing(() => error);
+      const answer = await askLegacy(sidecar.base, { jsonrpc: '2.0', id: 1, method, params });
+      assert.deepEqual(answer.json.error, error);
+    });
+});
+
+test('an error of a tool that was not listed yet is its own: the list is asked for first', async (context) => {
+  const { upstream, sidecar } = await startBehind(context, HIDING);
+  const error = { code: -32602, message: 'Invalid arguments for tool real: q is missing' };
+  upstream.answer = refusing(() => error);
+  assert.deepEqual((await askLegacy(sidecar.base, toolCall('real'))).json.error, error);
+  const hidden = await askLegacy(sidecar.base, toolCall('hidden'));
+  assertAlike(await askLegacy(sidecar.base, toolCall('absent')), hidden);
 });

@@ -5,9 +5,10 @@
 import { listKindOf } from '../../../policies/methods.ts';
 import { estimateTokens } from '../../quota/tokens.ts';
 import { UpstreamBroken, type UpstreamResponse } from '../../upstream/upstream.ts';
+import { findAbsent } from '../absence.ts';
 import type { Outcome, Stage } from '../compose.ts';
 import type { Answered } from '../exchange.ts';
-import { findAbsent, inspectMessage, noteAnswer, readMessage, redactedPointers, spendOn } from '../inspect-message.ts';
+import { inspectMessage, noteAnswer, readMessage, redactedPointers, spendOn } from '../inspect-message.ts';
 import type { Reason } from '../reason.ts';
 import { relayStream, type StreamPorts } from '../relay-stream.ts';
 import { replyHeaders } from '../reply-headers.ts';
@@ -59,7 +60,8 @@ async function relayJson(exchange: Answered, ports: InspectPorts): Promise<Outco
     if (read === undefined) return { kind: 'upstreamGarbage', detail: 'the answer is not a JSON-RPC message' };
     if (read.id !== exchange.message!.id)
       return { kind: 'upstreamGarbage', detail: 'the answer carries the id of another request' };
-    const absent = findAbsent(exchange, ports.catalog, read);
+    const finding = findAbsent(exchange, ports.catalog, read);
+    const absent = finding && (await finding);
     if (absent !== undefined) return absent;
     const bytes = inspectMessage(exchange, ports, read, head.bytes);
     const spent = spendOn(exchange, head.bytes.length);
@@ -108,6 +110,8 @@ async function relayError(exchange: Answered, ports: InspectPorts): Promise<Outc
   // A result beside the error would be one that nobody has looked at.
   const isError = read !== undefined && !('result' in read);
   if (isError && typeof (read.error as { code?: unknown } | undefined)?.code === 'number') {
+    const absent = await findAbsent(exchange, ports.catalog, read);
+    if (absent !== undefined) return absent;
     noteAnswer(exchange, read, bytes);
     const spent = spendOn(exchange, bytes.length);
     if (spent !== undefined) return spent;
