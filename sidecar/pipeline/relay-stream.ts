@@ -4,6 +4,7 @@
  * What becomes of a stream after its head is out is told in the stream itself: that it broke off, that a quota is spent,
  * that the sidecar drains. A stream with event ids may be taken up again, and then nothing is told that is not over.
  */
+import type { JsonObject } from '../protocol/message.ts';
 import { createFrameSplitter, encodeEvent, type Frame } from '../protocol/sse.ts';
 import { estimateTokens, usageIn } from '../quota/tokens.ts';
 import type { Catalog } from '../upstream/catalog.ts';
@@ -11,6 +12,7 @@ import { UpstreamBroken } from '../upstream/upstream.ts';
 import { findAbsent, mayBeAbsent } from './absence.ts';
 import type { Outcome } from './compose.ts';
 import type { Answered } from './exchange.ts';
+import { HeldHead } from './held-head.ts';
 import { inspectMessage, isOwnAnswer, type MessagePorts, readMessages, spendOn } from './inspect-message.ts';
 import type { LateAnswers } from './late-answers.ts';
 import { describeReason, type Reason, ruleOf, toWire, type Wire } from './reason.ts';
@@ -53,9 +55,14 @@ export async function relayStream(exchange: Answered, ports: StreamPorts): Promi
       'x-accel-buffering': 'no',
       ...replyHeaders(exchange, ports.sessions),
     });
-  // While the first message may still say that there is no such tool, the head waits for it.
-  let held: Buffer[] | undefined = mayBeAbsent(exchange, ports.catalog) ? [] : undefined;
-  if (held === undefined) open();
+  // While the answer may still be that there is no such thing, the head waits for it.
+  const head = mayBeAbsent(exchange, ports.catalog)
+    ? new HeldHead((bytes) => {
+        open();
+        return write(bytes);
+      })
+    : undefined;
+  if (head === undefined) open();
   let broken: Reason | undefined;
   let streamed = 0;
   try {
@@ -72,21 +79,20 @@ export async function relayStream(exchange: Answered, ports: StreamPorts): Promi
       if (frames.value.length > 0) exchange.attempt.succeeded();
       for (const frame of frames.value) {
         const wasAnswered = exchange.answered;
-        let bytes = inspectFrame(exchange, ports, frame, state);
+        const finding = head && absentIn(exchange, ports.catalog, frame);
+        const absent = finding && (await finding);
+        if (absent !== undefined && head?.isHeld) return absent;
+        let bytes = inspectFrame(exchange, ports, frame, state, absent);
         if (state.late.length > 0) bytes = (await chargeLate(exchange, ports, frame, state)) ?? bytes;
         streamed += frame.data?.length ?? 0;
         const spent = isEmpty(frame) ? undefined : spendOn(exchange, streamed);
         // The answer itself is withheld: it is still to come, for whoever takes the stream up again.
         if (spent !== undefined) exchange.answered = wasAnswered;
-        if (held !== undefined) {
-          const absent = await absentIn(exchange, ports.catalog, frame);
-          if (absent !== undefined) return absent;
+        if (head?.isHeld) {
           if (spent !== undefined) return spent;
-          held.push(bytes);
-          if (isEmpty(frame)) continue;
-          bytes = Buffer.concat(held);
-          held = undefined;
-          open();
+          const passing = exchange.answered || showsWork(frame) ? head.release(bytes) : head.hold(bytes);
+          if (passing !== undefined) await passing;
+          continue;
         }
         if (spent !== undefined) {
           answer.cancel();
@@ -102,13 +108,11 @@ export async function relayStream(exchange: Answered, ports: StreamPorts): Promi
     broken = reasonOf(error.failure);
   } finally {
     stopListening?.();
+    head?.stop();
     noteStreamed(exchange, streamed);
   }
 
-  if (held !== undefined) {
-    open();
-    await write(Buffer.concat(held));
-  }
+  await head?.release();
   const isLost = message?.id !== undefined && !exchange.answered && !drained;
   const reason: Reason | undefined =
     broken ??
@@ -139,8 +143,8 @@ function noteStreamed(exchange: Answered, bytes: number): void {
 function noteBroken(exchange: Answered, ports: StreamPorts, reason: Reason): Wire {
   const errorId = ports.newErrorId();
   const wire = toWire(reason, { errorId, era: exchange.era, method: exchange.message?.method });
-  // A stream that we cut off is no fault of its server.
-  if (reason.kind !== 'quota') exchange.attempt.failed(undefined);
+  // A stream that we cut off is no fault of its server, nor is what it does not have.
+  if (reason.kind !== 'quota' && reason.kind !== 'hidden') exchange.attempt.failed(undefined);
   exchange.reason = { text: describeReason(reason), rule: ruleOf(reason), kind: reason.kind, errorId };
   exchange.rpcCode = wire.error.code;
   return wire;
@@ -155,8 +159,14 @@ interface StreamState {
 
 const NOTHING = Buffer.alloc(0);
 
-/** The bytes of an event to pass on: as they came, filtered, or none. */
-function inspectFrame(exchange: Answered, ports: StreamPorts, frame: Frame, state: StreamState): Buffer {
+/** The bytes of an event to pass on: as they came, filtered, with our words in place of the answer (`absent`), or none. */
+function inspectFrame(
+  exchange: Answered,
+  ports: StreamPorts,
+  frame: Frame,
+  state: StreamState,
+  absent: Reason | undefined,
+): Buffer {
   if (frame.id !== undefined) state.resumable = true;
   if (isEmpty(frame)) return frame.bytes;
   const elements = readMessages(frame.data!);
@@ -165,6 +175,11 @@ function inspectFrame(exchange: Answered, ports: StreamPorts, frame: Frame, stat
 
   let changed = false;
   const texts = elements.map((element) => {
+    if (absent !== undefined && isOwnAnswer(exchange, element)) {
+      changed = true;
+      exchange.answered = true;
+      return refusalText(noteBroken(exchange, ports, absent), exchange.era, exchange.message?.id);
+    }
     const before =
       elements.length === 1 && !frame.data!.trimStart().startsWith('[')
         ? Buffer.from(frame.data!)
@@ -210,8 +225,19 @@ function isEmpty({ data }: Frame): boolean {
 }
 
 function absentIn(exchange: Answered, catalog: Catalog, frame: Frame): Promise<Reason | undefined> | undefined {
-  const [read] = isEmpty(frame) ? [] : (readMessages(frame.data!) ?? []);
-  return read !== undefined && read.id === exchange.message?.id ? findAbsent(exchange, catalog, read) : undefined;
+  const own = messagesIn(frame).find((element) => isOwnAnswer(exchange, element));
+  return own && findAbsent(exchange, catalog, own);
+}
+
+/** Who tells of progress, or asks the agent something, has the thing. */
+function showsWork(frame: Frame): boolean {
+  return messagesIn(frame).some(
+    ({ method, id }) => method === 'notifications/progress' || (method !== undefined && id !== undefined),
+  );
+}
+
+function messagesIn(frame: Frame): readonly JsonObject[] {
+  return isEmpty(frame) ? [] : (readMessages(frame.data!) ?? []);
 }
 
 /** 2026-07-28, subscriptions/listen: a stream that its server ends gracefully ends with the result of the request. */

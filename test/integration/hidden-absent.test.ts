@@ -3,7 +3,9 @@
  * and whatever else would have refused the call.
  */
 import assert from 'node:assert/strict';
+import type { ServerResponse } from 'node:http';
 import { describe, test } from 'node:test';
+import { openStream } from '../support/event-stream.ts';
 import { askLegacy, askModern, type RawAnswer, toolCall } from '../support/raw-http.ts';
 import { type ScriptedUpstream, sendJson } from '../support/scripted-upstream.ts';
 import { startBehind } from '../support/sidecar.ts';
@@ -150,4 +152,72 @@ test('an error of a tool that was not listed yet is its own: the list is asked f
   assert.deepEqual((await askLegacy(sidecar.base, toolCall('real'))).json.error, error);
   const hidden = await askLegacy(sidecar.base, toolCall('hidden'));
   assertAlike(await askLegacy(sidecar.base, toolCall('absent')), hidden);
+});
+
+describe('a stream', () => {
+  const NEWS = [
+    { jsonrpc: '2.0', method: 'notifications/tools/list_changed' },
+    { jsonrpc: '2.0', method: 'notifications/message', params: { level: 'info', data: 'x' } },
+  ];
+  const PROGRESS = { jsonrpc: '2.0', method: 'notifications/progress', params: { progressToken: 1, progress: 1 } };
+  const eventOf = (message: object) => `data: ${JSON.stringify(message)}\n\n`;
+  const notFound = (id: unknown) => ({ jsonrpc: '2.0', id, error: { code: -32602, message: 'Tool absent not found' } });
+  /** Writes events, and whatever else follows. */
+  const streaming =
+    (write: (response: ServerResponse, id: unknown) => void): ScriptedUpstream['answer'] =>
+    (seen, response, request) => {
+      if (seen.json?.method !== 'tools/call')
+        return refusing(() => ({ code: -32601, message: 'no' }))(seen, response, request);
+      response.writeHead(200, { 'content-type': 'text/event-stream' });
+      write(response, seen.json.id);
+    };
+
+  test('that brings news before it says that there is no such tool', async (context) => {
+    const { upstream, sidecar } = await startBehind(context, HIDING);
+    upstream.answer = streaming((response, id) => {
+      response.write(': hello\n\nid: 1\ndata:\n\n');
+      for (const one of NEWS) response.write(eventOf(one));
+      response.end(eventOf(notFound(id)));
+    });
+    const hidden = await askLegacy(sidecar.base, toolCall('hidden'));
+    assertAlike(await askLegacy(sidecar.base, toolCall('absent')), hidden);
+  });
+
+  test('that brings too much news to wait for still says it in our words', async (context) => {
+    const { upstream, sidecar } = await startBehind(context, HIDING);
+    upstream.answer = streaming((response, id) => {
+      for (let index = 0; index < 20; index++) response.write(eventOf(NEWS[1]!));
+      response.end(`id: 7\n${eventOf(notFound(id))}`);
+    });
+    const hidden = await askLegacy(sidecar.base, toolCall('hidden'));
+    const absent = await askLegacy(sidecar.base, toolCall('absent'));
+    assert.equal(absent.headers['content-type'], 'text/event-stream');
+    const events = absent.text.split('\n\n').filter((text) => text !== '');
+    assert.equal(events.length, 21);
+    const last = JSON.parse(/^data: (.*)$/m.exec(events.at(-1)!)![1]!);
+    assert.deepEqual(last, JSON.parse(hidden.text.replace('hidden', 'absent')));
+    const line = (await sidecar.auditLines()).find(({ tool }) => tool === 'absent');
+    assert.deepEqual([line.decision, line.rpcCode], ['deny', -32602]);
+  });
+
+  for (const [what, first] of [
+    ['how far a tool that was never listed is', PROGRESS],
+    ['after a while, other news of it', NEWS[1]!],
+    ['what it asks the agent', { jsonrpc: '2.0', id: 'q', method: 'ping' }],
+  ] as const)
+    test(`brings ${what} before the answer is there`, async (context) => {
+      const { upstream, sidecar } = await startBehind(context, HIDING);
+      let finish: (() => void) | undefined;
+      upstream.answer = streaming((response, id) => {
+        response.write(eventOf(first));
+        finish = () => response.end(eventOf({ jsonrpc: '2.0', id, result: { content: [] } }));
+      });
+      const stream = await openStream(`${sidecar.base}/mcp`, { body: JSON.stringify(toolCall('slow')) });
+      await stream.waitFor(1);
+      assert.deepEqual(stream.events[0]!.data, first);
+      finish!();
+      await stream.waitFor(2);
+      assert.deepEqual(stream.events[1]!.data.result, { content: [] });
+      await stream.ended;
+    });
 });
