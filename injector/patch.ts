@@ -14,7 +14,7 @@ import { findGroup, type Group } from './group.ts';
 import { type AddOperation, applyPatch, pointer } from './json-patch.ts';
 import { CLIENT_CONFIG, CLIENT_FOLDER, CLIENT_VOLUME, DEFAULT_CONTAINER, SERVER_URL, STATUS } from './names.ts';
 import type { InjectorOptions } from './options.ts';
-import { annotationsOf, ownPlaces, type Place, placesOf, serviceAccountOf, shapeProblem } from './pod.ts';
+import { annotationsOf, ownPlaces, type Place, serviceAccountOf, shapeProblem } from './pod.ts';
 import { isRaw, type Raw, rawAt, rawList, textAt } from './raw-object.ts';
 import { updatesFor } from './recognise.ts';
 import { type Refusal, type RefusalKind, reasonToRefuse, reasonToSkip, reservedIn } from './refusal.ts';

@@ -54,6 +54,27 @@ async function asHidden(exchange: Permitted, catalog: Catalog, detail: string): 
   return { kind: 'hidden', what: target.kind, name: idOf(target), rule: undefined, detail };
 }
 
+/**
+ * The refusal of a tool that its server does not list, as far as that is known without asking. Before all that looks at
+ * the call: arguments and quotas must not tell it from a hidden one either.
+ */
+export function findUnlisted(exchange: Permitted, catalog: Catalog): Reason | undefined {
+  const [target] = exchange.targets;
+  if (target?.kind !== 'tool' || catalog.stateOf(target.server, target.name) !== 'absent') return undefined;
+  if (!mayBeAbsent(exchange, catalog)) return undefined;
+  const detail = 'the server does not list it';
+  return { kind: 'hidden', what: 'tool', name: target.name, rule: undefined, detail };
+}
+
+/** `refusal`, or that of a hidden tool where its server, when asked for its list, turns out not to have it. */
+export function orUnlisted(exchange: Permitted, catalog: Catalog, refusal: Reason): Reason | Promise<Reason> {
+  const [target] = exchange.targets;
+  if (target?.kind !== 'tool' || refusal.kind === 'hidden' || !mayBeAbsent(exchange, catalog)) return refusal;
+  const asking = catalog.ensureKnown(target.server, target.name);
+  if (asking === undefined) return findUnlisted(exchange, catalog) ?? refusal;
+  return asking.then(() => findUnlisted(exchange, catalog) ?? refusal);
+}
+
 interface ErrorSaid {
   readonly code: number | undefined;
   readonly text: string;

@@ -221,3 +221,49 @@ describe('a stream', () => {
       await stream.ended;
     });
 });
+
+describe('an absent tool, like a hidden one, is not told', () => {
+  const RULES = 'rules: [ { name: some, allow: [ { tools: ["*"] } ], when: \'tool.name != "hidden"\' } ]';
+  const BUSY: [what: string, line: string, args?: Record<string, unknown>][] = [
+    ['that a quota is spent', 'quotas: [ { name: few, key: [agent], calls: 1/hour } ]'],
+    ['what its arguments must be', 'arguments: [ { name: valid, server: n, tools: ["*"], validate: true } ]'],
+    [
+      'what must not be in them',
+      'arguments: [ { name: gone, server: n, tools: ["*"], remove: [/token] } ]',
+      { Token: 'x' },
+    ],
+  ];
+  for (const [what, line, args] of BUSY)
+    for (const isListed of [false, true])
+      test(`${what}${isListed ? ', the list being known' : ''}`, async (context) => {
+        const { upstream, sidecar } = await startBehind(context, under(RULES, line));
+        upstream.answer = refusing(() => ({ code: -32603, message: 'own words' }));
+        // Spends the quota, and where it is not listed makes the list known.
+        await askModern(sidecar.base, toolCall('real'));
+        if (isListed) await askModern(sidecar.base, toolCall('else', args));
+        const calls = upstream.seen.length;
+        const hidden = await askModern(sidecar.base, toolCall('hidden', args));
+        assertAlike(await askModern(sidecar.base, toolCall('absent', args)), hidden);
+        assert.deepEqual(
+          upstream.seen.slice(calls).filter(({ json }) => json.method === 'tools/call'),
+          [],
+        );
+      });
+
+  test('while one that is not listed is called where nothing is hidden, and where it is allowed by its name', async (context) => {
+    for (const allowed of ['"*"', 'listless']) {
+      const { upstream, sidecar } = await startBehind(
+        context,
+        under(
+          `rules: [ { name: some, allow: [ { tools: [${allowed}] } ] } ]`,
+          'arguments: [ { name: gone, server: n, tools: [listless], remove: [/token] } ]',
+        ),
+      );
+      upstream.answer = refusing(() => ({ code: -32603, message: 'own words' }));
+      // A header that may repeat an argument: the list is asked for.
+      const answer = await askModern(sidecar.base, toolCall('listless'), { 'mcp-param-q': 'x' });
+      assert.equal(answer.json.error.message, 'own words');
+      assert.equal(upstream.seen[0]!.json.method, 'tools/list');
+    }
+  });
+});

@@ -23,6 +23,7 @@ import type { Caller } from '../../identity/identify.ts';
 import { checkParamHeaders, PARAM_PREFIX, paramHeadersOf } from '../../protocol/param-headers.ts';
 import type { Catalog } from '../../upstream/catalog.ts';
 import type { ToolPins } from '../../upstream/tool-pins.ts';
+import { findUnlisted, orUnlisted } from '../absence.ts';
 import type { ArgumentSchemas } from '../argument-schema.ts';
 import { changeMessage } from '../change-arguments.ts';
 import type { Outcome, Stage } from '../compose.ts';
@@ -59,14 +60,23 @@ export function authorize(ports: AuthorizePorts): Stage<Parsed, Permitted> {
   return (exchange, next): Outcome | Promise<Outcome> => {
     const active = ports.policy();
     const learning = learnWhatIsNeeded(exchange, active.policy, ports);
-    if (learning === undefined) return judge(exchange, active, ports) ?? next(exchange as Permitted);
+    if (learning === undefined) {
+      const refused = judge(exchange, active, ports);
+      return refused === undefined ? next(exchange as Permitted) : settle(refused, exchange, ports);
+    }
     return learning.then(() => {
       const refused = judge(exchange, active, ports);
-      if (refused !== undefined) return refused;
+      if (refused !== undefined) return settle(refused, exchange, ports);
       // Nothing was sent yet, so that nothing is lost in any era.
       return exchange.reply.gone ? { kind: 'aborted', detail: 'the agent has gone' } : next(exchange as Permitted);
     });
   };
+}
+
+/** What was refused for how it is called must not tell that it is there. */
+function settle(refused: Reason, exchange: Parsed, { catalog }: AuthorizePorts): Reason | Promise<Reason> {
+  const isByCall = refused.kind === 'forbidden' || refused.kind === 'drifted';
+  return isByCall ? orUnlisted(exchange as Permitted, catalog, refused) : refused;
 }
 
 function learnWhatIsNeeded(
@@ -137,6 +147,8 @@ function judge(exchange: Parsed, active: ActivePolicy, ports: AuthorizePorts): R
     const judged = decideAll(policy, subject, targets.value, call);
     decision = judged.decision;
     exchange.decision = decision;
+    const unlisted = decision.effect === 'hide' ? undefined : findUnlisted(exchange as Permitted, ports.catalog);
+    if (unlisted !== undefined) return unlisted;
     // What is hidden stays so, whatever could not be done to its arguments.
     if (!planned.ok && decision.effect !== 'hide') return { kind: 'argumentsRefused', ...planned.error };
     if (decision.effect !== 'allow') return refusalOf(judged.targets.at(-1)!, decision);

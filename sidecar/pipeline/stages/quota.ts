@@ -10,6 +10,8 @@ import type { CompiledPolicy, CompiledQuota } from '../../../policies/policy.ts'
 import { withBoundedKeys } from '../../quota/bounded-keys.ts';
 import type { Grant, QuotaStore } from '../../quota/store.ts';
 import { estimateTokens, type TokenCounter } from '../../quota/tokens.ts';
+import type { Catalog } from '../../upstream/catalog.ts';
+import { orUnlisted } from '../absence.ts';
 import type { Outcome, Stage } from '../compose.ts';
 import type { Permitted } from '../exchange.ts';
 import type { LateAnswers } from '../late-answers.ts';
@@ -21,6 +23,7 @@ export interface QuotaPorts {
   readonly late: LateAnswers;
   /** Wall clock, milliseconds since the epoch. */
   readonly now: () => number;
+  readonly catalog: Catalog;
   /** A quota has reached its warning share. */
   readonly warn: (usage: Usage, exchange: Permitted) => void;
 }
@@ -43,7 +46,8 @@ export function quota(ports: QuotaPorts): Stage<Permitted, Permitted> {
       const { quota: name, retryAfterMs, store } = reserved.error;
       const spent = policy.quotas.find((one) => one.name === name)!;
       if (policy.audit) return next(noteSpent(exchange, spent));
-      return { ...spentReason(spent, message.method, retryAfterMs), isStoreAway: store === 'away' };
+      const refusal = { ...spentReason(spent, message.method, retryAfterMs), isStoreAway: store === 'away' };
+      return orUnlisted(exchange, ports.catalog, refusal);
     }
     return settleAfter(exchange, charges, reserved.value, ports, next);
   };
