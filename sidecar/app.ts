@@ -189,7 +189,6 @@ export function buildPipeline(house: House): Stack<Exchange, never> {
           tokens: new TokenCounter(monotonic),
           late,
           now: Date.now,
-          catalog,
           warn: warnOfSpent,
         }),
       )

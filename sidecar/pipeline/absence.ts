@@ -66,15 +66,6 @@ export function findUnlisted(exchange: Permitted, catalog: Catalog): Reason | un
   return { kind: 'hidden', what: 'tool', name: target.name, rule: undefined, detail };
 }
 
-/** `refusal`, or that of a hidden tool where its server, when asked for its list, turns out not to have it. */
-export function orUnlisted(exchange: Permitted, catalog: Catalog, refusal: Reason): Reason | Promise<Reason> {
-  const [target] = exchange.targets;
-  if (target?.kind !== 'tool' || refusal.kind === 'hidden' || !mayBeAbsent(exchange, catalog)) return refusal;
-  const asking = catalog.ensureKnown(target.server, target.name);
-  if (asking === undefined) return findUnlisted(exchange, catalog) ?? refusal;
-  return asking.then(() => findUnlisted(exchange, catalog) ?? refusal);
-}
-
 interface ErrorSaid {
   readonly code: number | undefined;
   readonly text: string;

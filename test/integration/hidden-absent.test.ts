@@ -234,21 +234,19 @@ describe('an absent tool, like a hidden one, is not told', () => {
     ],
   ];
   for (const [what, line, args] of BUSY)
-    for (const isListed of [false, true])
-      test(`${what}${isListed ? ', the list being known' : ''}`, async (context) => {
-        const { upstream, sidecar } = await startBehind(context, under(RULES, line));
-        upstream.answer = refusing(() => ({ code: -32603, message: 'own words' }));
-        // Spends the quota, and where it is not listed makes the list known.
-        await askModern(sidecar.base, toolCall('real'));
-        if (isListed) await askModern(sidecar.base, toolCall('else', args));
-        const calls = upstream.seen.length;
-        const hidden = await askModern(sidecar.base, toolCall('hidden', args));
-        assertAlike(await askModern(sidecar.base, toolCall('absent', args)), hidden);
-        assert.deepEqual(
-          upstream.seen.slice(calls).filter(({ json }) => json.method === 'tools/call'),
-          [],
-        );
-      });
+    test(what, async (context) => {
+      const { upstream, sidecar } = await startBehind(context, under(RULES, line));
+      upstream.answer = refusing(() => ({ code: -32602, message: 'Tool else not found' }));
+      // Spends the quota; and before it is said that there is no such tool, the list is asked for.
+      await askModern(sidecar.base, toolCall('else'));
+      const calls = upstream.seen.length;
+      const hidden = await askModern(sidecar.base, toolCall('hidden', args));
+      assertAlike(await askModern(sidecar.base, toolCall('absent', args)), hidden);
+      assert.deepEqual(
+        upstream.seen.slice(calls).filter(({ json }) => json.method === 'tools/call'),
+        [],
+      );
+    });
 
   test('while one that is not listed is called where nothing is hidden, and where it is allowed by its name', async (context) => {
     for (const allowed of ['"*"', 'listless']) {

@@ -23,7 +23,7 @@ import type { Caller } from '../../identity/identify.ts';
 import { checkParamHeaders, PARAM_PREFIX, paramHeadersOf } from '../../protocol/param-headers.ts';
 import type { Catalog } from '../../upstream/catalog.ts';
 import type { ToolPins } from '../../upstream/tool-pins.ts';
-import { findUnlisted, orUnlisted } from '../absence.ts';
+import { findUnlisted } from '../absence.ts';
 import type { ArgumentSchemas } from '../argument-schema.ts';
 import { changeMessage } from '../change-arguments.ts';
 import type { Outcome, Stage } from '../compose.ts';
@@ -60,23 +60,14 @@ export function authorize(ports: AuthorizePorts): Stage<Parsed, Permitted> {
   return (exchange, next): Outcome | Promise<Outcome> => {
     const active = ports.policy();
     const learning = learnWhatIsNeeded(exchange, active.policy, ports);
-    if (learning === undefined) {
-      const refused = judge(exchange, active, ports);
-      return refused === undefined ? next(exchange as Permitted) : settle(refused, exchange, ports);
-    }
+    if (learning === undefined) return judge(exchange, active, ports) ?? next(exchange as Permitted);
     return learning.then(() => {
       const refused = judge(exchange, active, ports);
-      if (refused !== undefined) return settle(refused, exchange, ports);
+      if (refused !== undefined) return refused;
       // Nothing was sent yet, so that nothing is lost in any era.
       return exchange.reply.gone ? { kind: 'aborted', detail: 'the agent has gone' } : next(exchange as Permitted);
     });
   };
-}
-
-/** What was refused for how it is called must not tell that it is there. */
-function settle(refused: Reason, exchange: Parsed, { catalog }: AuthorizePorts): Reason | Promise<Reason> {
-  const isByCall = refused.kind === 'forbidden' || refused.kind === 'drifted';
-  return isByCall ? orUnlisted(exchange as Permitted, catalog, refused) : refused;
 }
 
 function learnWhatIsNeeded(

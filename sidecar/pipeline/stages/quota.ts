@@ -10,8 +10,6 @@ import type { CompiledPolicy, CompiledQuota } from '../../../policies/policy.ts'
 import { withBoundedKeys } from '../../quota/bounded-keys.ts';
 import type { Grant, QuotaStore } from '../../quota/store.ts';
 import { estimateTokens, type TokenCounter } from '../../quota/tokens.ts';
-import type { Catalog } from '../../upstream/catalog.ts';
-import { orUnlisted } from '../absence.ts';
 import type { Outcome, Stage } from '../compose.ts';
 import type { Permitted } from '../exchange.ts';
 import type { LateAnswers } from '../late-answers.ts';
@@ -23,7 +21,6 @@ export interface QuotaPorts {
   readonly late: LateAnswers;
   /** Wall clock, milliseconds since the epoch. */
   readonly now: () => number;
-  readonly catalog: Catalog;
   /** A quota has reached its warning share. */
   readonly warn: (usage: Usage, exchange: Permitted) => void;
 }
@@ -46,8 +43,7 @@ export function quota(ports: QuotaPorts): Stage<Permitted, Permitted> {
       const { quota: name, retryAfterMs, store } = reserved.error;
       const spent = policy.quotas.find((one) => one.name === name)!;
       if (policy.audit) return next(noteSpent(exchange, spent));
-      const refusal = { ...spentReason(spent, message.method, retryAfterMs), isStoreAway: store === 'away' };
-      return orUnlisted(exchange, ports.catalog, refusal);
+      return { ...spentReason(spent, message.method, retryAfterMs), isStoreAway: store === 'away' };
     }
     return settleAfter(exchange, charges, reserved.value, ports, next);
   };
