@@ -10,24 +10,19 @@ import { compileGlob } from './glob.ts';
 import type { CompiledPolicy, CompiledSelector, Grant, Pointer } from './policy.ts';
 import { parsePointer } from './redact.ts';
 import { err, ok, type Result } from './result.ts';
-import { type PolicyDocument, policySchema } from './schema.ts';
+import { type PolicyDocument, policyFileSchema, policySchema } from './schema.ts';
 import { indexGrants } from './selector-index.ts';
+import { type DocumentProblem, problemsOfIssues } from './shape-problems.ts';
 import { withNormalForms } from './uri.ts';
 import { compileVirtualServer } from './virtual.ts';
-
-export interface PolicyProblem {
-  /** `['rules', 2, 'when']`. Empty for the document as a whole. */
-  readonly path: readonly (string | number)[];
-  readonly message: string;
-}
 
 /** @param document As parsed from YAML or JSON; it is checked against the schema here. */
 export function compilePolicy(
   document: unknown,
   { env }: { readonly env: Readonly<Record<string, string | undefined>> },
-): Result<CompiledPolicy, PolicyProblem[]> {
+): Result<CompiledPolicy, DocumentProblem[]> {
   const parsed = policySchema.safeParse(document);
-  const problems = [...(parsed.success ? [] : parsed.error.issues.flatMap(problemsOf)), ...nameProblems(document)];
+  const problems = [...(parsed.success ? [] : shapeProblems(parsed.error.issues, document)), ...nameProblems(document)];
   if (parsed.success) problems.push(...constantProblems(parsed.data));
   if (!parsed.success || problems.length > 0) return err(problems);
 
@@ -71,6 +66,12 @@ export function compilePolicy(
   });
 }
 
+function shapeProblems(issues: Parameters<typeof problemsOfIssues>[0], document: unknown): DocumentProblem[] {
+  // Whoever writes a file may write `extends` too; it is gone from what is compiled, save where it has no place.
+  const schema = fieldOf(document, 'extends') === undefined ? policyFileSchema : policySchema;
+  return problemsOfIssues(issues, document, schema);
+}
+
 function pointersOf(texts: readonly string[] = []): Pointer[] {
   return texts.map((text) => compiled(parsePointer(text)));
 }
@@ -112,8 +113,8 @@ function compileSelector({
 }
 
 /** Constants for one place that would always refuse; those that only meet at some tool are told when they do. */
-function constantProblems({ arguments: entries }: PolicyDocument): PolicyProblem[] {
-  const problems: PolicyProblem[] = [];
+function constantProblems({ arguments: entries }: PolicyDocument): DocumentProblem[] {
+  const problems: DocumentProblem[] = [];
   const constants = entries.map(({ set }) =>
     Object.entries(set ?? {}).map(([text, value]) => ({ text, pointer: compiled(parsePointer(text)), value })),
   );
@@ -127,25 +128,15 @@ function constantProblems({ arguments: entries }: PolicyDocument): PolicyProblem
         const conflict = against.find((two) => areConflicting(one, two));
         if (conflict === undefined) continue;
         const message = `cannot be set beside ${conflict.text} of ${isSameEntry ? 'the same entry' : other.name}`;
-        problems.push({ path: ['arguments', index, 'set', one.text], message });
+        problems.push({ path: ['arguments', index, 'set', one.text], at: 'key', message });
       }
     }
   return problems;
 }
 
-type Issue = NonNullable<ReturnType<typeof policySchema.safeParse>['error']>['issues'][number];
-
-function problemsOf(issue: Issue): PolicyProblem[] {
-  const path = issue.path as (string | number)[];
-  if (issue.code === 'unrecognized_keys')
-    return issue.keys.map((key) => ({ path: [...path, key], message: 'is not a known key' }));
-  if (issue.code === 'invalid_key') return [{ path, message: 'is not a valid name' }];
-  return [{ path, message: issue.message }];
-}
-
 /** What holds between parts. Reads the document as it came, so that it is told together with errors of shape. */
-function nameProblems(document: unknown): PolicyProblem[] {
-  const problems: PolicyProblem[] = [];
+function nameProblems(document: unknown): DocumentProblem[] {
+  const problems: DocumentProblem[] = [];
   // Budgets and quotas are told apart by nothing but their names.
   for (const sections of [
     ['rules', 'arguments'],
@@ -158,17 +149,25 @@ function nameProblems(document: unknown): PolicyProblem[] {
     for (const [section, index, entry] of entries) {
       const name = fieldOf(entry, 'name');
       if (typeof name === 'string' && seen.has(name))
-        problems.push({ path: [section, Number(index), 'name'], message: `another entry is named ${name} too` });
+        problems.push({
+          path: [section, Number(index), 'name'],
+          at: 'value',
+          message: `another entry is named ${name} too`,
+        });
       seen.add(name);
     }
   }
   if (entriesOf(fieldOf(document, 'budgets')).length > 0 && entriesOf(fieldOf(document, 'prices')).length === 0)
-    problems.push({ path: ['budgets'], message: 'count nothing without prices: say what calls cost' });
+    problems.push({ path: ['budgets'], at: 'key', message: 'count nothing without prices: say what calls cost' });
   const roles = new Set(entriesOf(fieldOf(document, 'roles')).map(([role]) => role));
   for (const [agent, entry] of entriesOf(fieldOf(document, 'agents')))
     for (const [index, role] of entriesOf(fieldOf(entry, 'roles')))
       if (typeof role === 'string' && !roles.has(role))
-        problems.push({ path: ['agents', agent, 'roles', Number(index)], message: `no role is named ${role}` });
+        problems.push({
+          path: ['agents', agent, 'roles', Number(index)],
+          at: 'value',
+          message: `no role is named ${role}`,
+        });
   return problems;
 }
 

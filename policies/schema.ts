@@ -2,7 +2,7 @@
  * The shape of policy.yaml. Strict: an unknown key is an error, and so is a glob, rate, pointer or condition that does
  * not compile, each at its own path. What holds between parts (names, roles) is checked by compile.ts.
  *
- * The only file here that imports zod.
+ * The only file here with zod schemas.
  */
 import * as z from 'zod';
 import { COST, parseCost } from './budget.ts';
@@ -21,7 +21,7 @@ const serverName = z
   .regex(/^[a-z0-9][a-z0-9-]*$/, 'is not a server name: lower-case letters, digits and dashes, at most 63');
 
 const glob = z.string().min(1).max(GLOB_MAX).superRefine(report(globProblem));
-const globs = z.array(glob).min(1).max(1000);
+const globs = z.array(glob, list('[list_*]')).min(1).max(1000);
 
 const condition = z
   .string()
@@ -46,7 +46,7 @@ const selector = z
   .refine(({ tools, prompts, resources, methods }) => tools ?? prompts ?? resources ?? methods, {
     message: 'needs at least one of tools, prompts, resources and methods',
   });
-const selectors = z.array(selector).min(1).max(1000);
+const selectors = z.array(selector, list('[{ tools: [list_*] }]')).min(1).max(1000);
 
 const mode = z.enum(['enforce', 'audit']).describe('audit: decide and record, but let through.');
 
@@ -87,7 +87,7 @@ const keyPart = z.union(
 const counted = {
   name,
   when: condition.optional(),
-  key: z.array(keyPart).min(1).max(16).describe('What each has a counter of its own.'),
+  key: z.array(keyPart, list('[agent]')).min(1).max(16).describe('What each has a counter of its own.'),
   onLimit: z
     .enum(['refuse', 'toolError'])
     .default('refuse')
@@ -141,7 +141,7 @@ const pointer = z
   .string()
   .max(1024)
   .superRefine(report((text) => problemOf(parsePointer(text))));
-const pointers = z.array(pointer).min(1).max(1000);
+const pointers = z.array(pointer, list('[/customer/email]')).min(1).max(1000);
 
 const redaction = z
   .strictObject({
@@ -191,7 +191,7 @@ const argumentRule = z
     server: glob.default('*'),
     tools: globs,
     remove: z
-      .array(place)
+      .array(place, list('[/options/limit]'))
       .min(1)
       .max(100)
       .optional()
@@ -214,7 +214,7 @@ const qualifiedGlob = z
       return server === '' ? 'must be <server>.<glob>, for example github.list_*' : globProblem(glob);
     }),
   );
-const qualifiedGlobs = z.array(qualifiedGlob).min(1).max(1000);
+const qualifiedGlobs = z.array(qualifiedGlob, list('[github.list_*]')).min(1).max(1000);
 
 const virtualServer = z
   .strictObject({
@@ -237,7 +237,7 @@ export const policySchema = z.strictObject({
   mode: mode.default('enforce'),
   roles: z.record(name, role).default({}),
   agents: z
-    .record(name, z.strictObject({ roles: z.array(name).max(1000) }))
+    .record(name, z.strictObject({ roles: z.array(name, list('[reader]')).max(1000) }))
     .default({})
     .describe('Roles by agent name; "*" gives roles to every agent.'),
   rules: z.array(rule).max(100_000).default([]),
@@ -278,6 +278,11 @@ export const policyFileSchema = policySchema.extend({ extends: extendsSchema.opt
 
 /** A policy as the compiler takes it: checked, defaults filled in. */
 export type PolicyDocument = z.output<typeof policySchema>;
+
+/** What to write where something else than a list stands. */
+function list(example: string): { error: z.core.$ZodErrorMap<z.core.$ZodIssueInvalidType> } {
+  return { error: ({ input }) => (input === undefined ? undefined : `must be a list, such as ${example}`) };
+}
 
 function report(problemIn: (text: string) => string | undefined) {
   return (text: string, context: z.RefinementCtx<string>): void => {

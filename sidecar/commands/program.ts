@@ -6,7 +6,7 @@
  */
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { packageVersion } from '../config/package-folder.ts';
-import { nearestOf } from '../config/nearest.ts';
+import { nearestOf } from '../../policies/nearest.ts';
 import { printable } from './printable.ts';
 
 /** Runs the command that `args` (without node and script) name, and resolves to its exit code. Does not end the process. */

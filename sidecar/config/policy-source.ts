@@ -100,7 +100,7 @@ export async function loadPolicy(
   if (!merged.ok) return merged;
   const { value, locate } = merged.value;
   const compiled = compilePolicy(value, { env: environment });
-  if (!compiled.ok) return err(compiled.error.map(({ path, message }) => locate({ path, at: 'value', message })));
+  if (!compiled.ok) return err(compiled.error.map(locate));
   return ok({ policy: compiled.value, document: value, locate, watch: [...tried] });
 }
 

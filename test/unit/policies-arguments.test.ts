@@ -125,7 +125,7 @@ describe('refused at load', () => {
       const compiled = compilePolicy({ version: 1, arguments: entries }, { env: {} });
       assert.equal(compiled.ok, !isRefused);
       if (compiled.ok) return;
-      const [{ path, message }] = compiled.error as [{ path: unknown[]; message: string }];
+      const { path, message } = compiled.error[0]!;
       assert.deepEqual(path.slice(0, 3), ['arguments', 1, 'set']);
       assert.equal(message, 'cannot be set beside /repo of one');
     });

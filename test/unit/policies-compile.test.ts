@@ -124,6 +124,59 @@ describe('a policy', () => {
       /^redact\.0\.arguments\.0: .*~0/,
     ],
   ];
+  const inRule = (deny: unknown) => ({ ...VALID, rules: [{ ...rule, deny }] });
+  const TOLD: [what: string, document: unknown, at: 'key' | 'value', problem: string][] = [
+    ['a slip in a key', { ...VALID, defualt: 'deny' }, 'key', 'defualt: is not a known key; did you mean default?'],
+    ['a slip in extends', { ...VALID, extend: 'x' }, 'key', 'extend: is not a known key; did you mean extends?'],
+    [
+      'a slip far inside',
+      inRule([{ servr: 'a', tools: ['x'] }]),
+      'key',
+      'rules.0.deny.0.servr: is not a known key; did you mean server?',
+    ],
+    [
+      'a key like no other',
+      { ...VALID, agents: { a: { xyz: 1, roles: [] } } },
+      'key',
+      'agents.a.xyz: is not a known key; known here: roles',
+    ],
+    ['an empty name', { ...VALID, roles: { ...VALID.roles, '': {} } }, 'key', 'roles.: must not be empty'],
+    [
+      'a glob in place of a list',
+      inRule([{ tools: 'x' }]),
+      'value',
+      'rules.0.deny.0.tools: must be a list, such as [list_*]',
+    ],
+    [
+      'a selector in place of a list',
+      inRule({ tools: ['x'] }),
+      'value',
+      'rules.0.deny: must be a list, such as [{ tools: [list_*] }]',
+    ],
+    [
+      'a key in place of a list',
+      { ...VALID, quotas: [{ ...quota, key: 'agent' }] },
+      'value',
+      'quotas.0.key: must be a list, such as [agent]',
+    ],
+    ['no key', { ...VALID, quotas: [{ name: 'a', calls: '1/min' }] }, 'value', 'quotas.0.key: is missing'],
+    ['a mapping in place of rules', { ...VALID, rules: {} }, 'value', 'rules: must be a list'],
+    ['an unknown word', { ...VALID, default: 'maybe' }, 'value', 'default: must be one of deny, allow'],
+    [
+      'a price beyond measure',
+      { ...VALID, prices: [{ perCall: 1e9 }] },
+      'value',
+      'prices.0.perCall: must be at most 1000000',
+    ],
+  ];
+  for (const [what, document, at, problem] of TOLD)
+    it(`is told ${what}, in words`, () => {
+      const compiled = compilePolicy(document, { env: {} });
+      assert.ok(!compiled.ok);
+      const told = compiled.error.map((one) => [one.at, `${one.path.join('.')}: ${one.message}`]);
+      assert.deepEqual(told, [[at, problem]]);
+    });
+
   for (const [what, document, problem] of BROKEN)
     it(`with ${what} does not compile`, () => {
       const problems = problemsOf(document);
