@@ -7,6 +7,7 @@ import { areConflicting } from './arguments.ts';
 import { compileCondition } from './cel.ts';
 import { compileBudget, compiled, compilePrice, compileQuota } from './compile-quota.ts';
 import { compileGlob } from './glob.ts';
+import { hintOf } from './nearest.ts';
 import type { CompiledPolicy, CompiledSelector, Grant, Pointer } from './policy.ts';
 import { parsePointer } from './redact.ts';
 import { err, ok, type Result } from './result.ts';
@@ -166,7 +167,7 @@ function nameProblems(document: unknown): DocumentProblem[] {
         problems.push({
           path: ['agents', agent, 'roles', Number(index)],
           at: 'value',
-          message: `no role is named ${role}`,
+          message: `no role is named ${role}; ${hintOf(role, [...roles])}`,
         });
   return problems;
 }

@@ -8,6 +8,17 @@ export function nearestOf(word: string, known: readonly string[]): string | unde
     .sort((left, right) => left.distance - right.distance)[0]?.candidate;
 }
 
+const SHOWN_MAX = 10;
+
+/** `did you mean author?`, or what there is: `there are: author, reader`. */
+export function hintOf(word: string, known: readonly string[]): string {
+  const nearest = nearestOf(word, known);
+  if (nearest !== undefined) return `did you mean ${nearest}?`;
+  if (known.length === 0) return 'there are none';
+  const more = known.length > SHOWN_MAX ? `, and ${known.length - SHOWN_MAX} more` : '';
+  return `there are: ${known.slice(0, SHOWN_MAX).join(', ')}${more}`;
+}
+
 /** Words are short; longer ones are cut so that a hostile file costs nothing. */
 function editDistance(left: string, right: string): number {
   const [a, b] = [left.slice(0, 64), right.slice(0, 64)];

@@ -8,7 +8,7 @@ import * as z from 'zod';
 import { COST, parseCost } from './budget.ts';
 import { compileCondition, compileValue, EXPRESSION_MAX } from './cel.ts';
 import { GLOB_MAX, globProblem } from './glob.ts';
-import { parseRate, RATE } from './rate.ts';
+import { parseRate, RATE, RATE_FORM } from './rate.ts';
 import { parsePointer } from './redact.ts';
 import { splitQualified } from './request.ts';
 
@@ -32,7 +32,7 @@ const condition = z
 
 const rate = z
   .string()
-  .regex(RATE, 'must be <count>/<window>, for example 60/min or 25/10s')
+  .regex(RATE, RATE_FORM)
   .superRefine(report((text) => (RATE.test(text) ? problemOf(parseRate(text)) : undefined)));
 
 const selector = z
@@ -231,8 +231,11 @@ const virtualServer = z
   });
 export type VirtualServerDocument = z.output<typeof virtualServer>;
 
+/** Of the policy language. */
+export const VERSION = 1;
+
 export const policySchema = z.strictObject({
-  version: z.literal(1, { error: 'must be 1, the version of the policy language' }),
+  version: z.literal(VERSION, { error: 'must be 1, the version of the policy language' }),
   default: z.enum(['deny', 'allow']).default('deny'),
   mode: mode.default('enforce'),
   roles: z.record(name, role).default({}),

@@ -149,7 +149,7 @@ export function sourceOfPolicy(
     const locate = (problem: DocumentProblem) => document.locate({ ...problem, path: ['policy', ...problem.path] });
     return { kind: 'inline', value: policy, folder, locate };
   }
-  if (!isUrl(policy)) return { kind: 'path', path: policyPath(policy, folder) };
+  if (!isUrl(policy)) return { kind: 'path', path: policyPath(policy, folder), locate: document.locate };
   if (delivery?.bundle === undefined) return undefined;
   const { bundle, group, state } = delivery;
   return {

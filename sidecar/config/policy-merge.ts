@@ -9,6 +9,7 @@
  * Merging only: reading, and what `extends` leads to, is policy-source.ts.
  */
 import { err, ok, type Result } from '../../policies/result.ts';
+import { VERSION } from '../../policies/schema.ts';
 import { type DocumentProblem, type Problem, showFile } from './problem.ts';
 
 /** A part of a policy as written. */
@@ -134,8 +135,9 @@ function mergeScalars(layer: Layer, said: ReadonlyMap<Layer, Scalars>, problems:
     }
 
   const bases = layer.bases.map((base) => said.get(base)!);
+  // An own version that is none is told at its own place, by the compiler.
   for (const version of bases.flatMap((base) => base.get('version') ?? []))
-    if (version.value !== own.get('version')?.value)
+    if (own.get('version')?.value === VERSION && version.value !== VERSION)
       problems.push(problemAt(version.origin, 'must be that of the policy which extends this one'));
   for (const key of new Set(bases.flatMap((base) => [...base.keys()]))) {
     if (key === 'version' || own.has(key)) continue;

@@ -23,7 +23,12 @@ export type Environment = Readonly<Record<string, string | undefined>>;
 
 export type PolicySource =
   /** A file, or a folder of *.yaml. */
-  | { readonly kind: 'path'; readonly path: string }
+  | {
+      readonly kind: 'path';
+      readonly path: string;
+      /** Places a problem in the file that names it, if one does. */
+      readonly locate?: (problem: DocumentProblem) => Problem;
+    }
   | {
       readonly kind: 'inline';
       readonly value: unknown;
@@ -114,10 +119,18 @@ async function readLayers(
   else {
     tried.add(source.path);
     const texts = await readTexts(source.path);
-    if (!texts.ok) return texts;
+    if (!texts.ok) return err(texts.error.map((problem) => whereNamed(problem, source)));
     await readLayer(texts.value, [source.path], reading);
   }
   return reading.problems.length > 0 ? err(reading.problems) : ok(reading.layers);
+}
+
+/** What is wrong with the file as such (it is not there) is best shown where it is named. */
+function whereNamed(problem: Problem, { path, locate }: PolicySource & { readonly kind: 'path' }): Problem {
+  if (locate === undefined || problem.line !== undefined || problem.file !== path) return problem;
+  const place = locate({ path: ['policy'], at: 'value', message: '' });
+  const folder = place.file === undefined ? undefined : dirname(place.file);
+  return { ...place, message: `${showFile(path, folder)} ${problem.message}` };
 }
 
 /** So many policies that extend one another in a row. */

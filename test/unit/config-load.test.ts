@@ -364,7 +364,7 @@ servers:
     'sidecar.yaml:5:6  servers.a: endpoints is not supported yet: name one url',
     'sidecar.yaml:6:34  servers.b.balance: is not supported yet',
   ],
-  ['a missing policy file', `policy: ./nope.yaml\n${SERVER}`, 'nope.yaml  does not exist'],
+  ['a missing policy file', `policy: ./nope.yaml\n${SERVER}`, 'sidecar.yaml:1:9  policy: nope.yaml does not exist'],
   [
     'a policy that is a list',
     `policy: []\n${SERVER}`,

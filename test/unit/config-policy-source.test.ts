@@ -163,6 +163,8 @@ rules: [ { name: no drops, deny: [ { tools: [drop_*] } ] } ]
     assert.match((await problemsOf({ 'base.yaml': BASE, 'policy.yaml': 'extends: base.yaml\n' })).join(), /version/);
     const other = await problemsOf({ 'base.yaml': 'version: 2\n', 'policy.yaml': 'version: 1\nextends: base.yaml\n' });
     assert.deepEqual(other, ['base.yaml:1:1  version: must be that of the policy which extends this one']);
+    const none = await problemsOf({ 'base.yaml': BASE, 'policy.yaml': 'version: 2\nextends: base.yaml\n' });
+    assert.deepEqual(none, ['policy.yaml:1:10  version: must be 1, the version of the policy language']);
   });
 
   it('one name in both is refused, with both places', async () => {

@@ -163,6 +163,24 @@ describe('a policy', () => {
     ['a mapping in place of rules', { ...VALID, rules: {} }, 'value', 'rules: must be a list'],
     ['an unknown word', { ...VALID, default: 'maybe' }, 'value', 'default: must be one of deny, allow'],
     [
+      'a slip in a role',
+      { ...VALID, agents: { a: { roles: ['raeder'] } } },
+      'value',
+      'agents.a.roles.0: no role is named raeder; did you mean reader?',
+    ],
+    [
+      'a role like no other',
+      { ...VALID, agents: { a: { roles: ['x'] } } },
+      'value',
+      'agents.a.roles.0: no role is named x; there are: reader',
+    ],
+    [
+      'a window like no other',
+      { ...VALID, quotas: [{ ...quota, calls: '6/minute' }] },
+      'value',
+      'quotas.0.calls: must be <count>/<window>, for example 60/min or 25/10s; windows are s, sec, min, h, hour and day, or so many: 10s, 5m, 2h',
+    ],
+    [
       'a price beyond measure',
       { ...VALID, prices: [{ perCall: 1e9 }] },
       'value',
