@@ -54,14 +54,20 @@ function describe(it: Summary): string[] {
       'servers',
       it.servers.map(({ name, target, credential }) => `${name}: ${target} (credential: ${credential})`),
     ),
-    ...section('policy', [`${it.policy.file}: mode ${it.policy.mode}, default ${it.policy.default}`]),
+    ...section('policy', [
+      `${it.policy.file}: mode ${it.policy.mode}, default ${it.policy.default}`,
+      ...(it.policy.extends.length > 0 ? [`extends ${it.policy.extends.join(', ')}`] : []),
+    ]),
     ...section(
       'agents',
       it.agents.map(({ name, may }) => `${name}: ${may.join(' | ') || 'no role; only what the rules say'}`),
     ),
     ...section('pins', it.pins.length > 0 ? it.pins : ['none: sidecar pin writes sidecar.lock']),
     ...section('rules', it.rules),
+    ...section('arguments', it.arguments),
     ...section('quotas', [...it.policy.quotas, ...(it.policy.quotas.length > 0 ? [it.policy.counted] : [])]),
+    ...section('prices', it.prices),
+    ...section('redact', it.redact),
     ...section('mind', it.warnings),
   ];
 }

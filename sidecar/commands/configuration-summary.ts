@@ -2,10 +2,11 @@
  * What a configuration means, in words: where it listens and leads, who may do what, what is odd about it. For `check`
  * and for what `run` greets with.
  */
+import { basename, dirname } from 'node:path';
 import { type PolicyDocument, policySchema } from '../../policies/schema.ts';
 import type { OpenedBundle } from '../bundle/open.ts';
 import type { Loaded } from '../config/assemble.ts';
-import type { PolicySource } from '../config/policy-source.ts';
+import { libraryFolder, type PolicySource } from '../config/policy-source.ts';
 import { showFile } from '../config/problem.ts';
 import { isLoopback, showAddress } from '../config/quantity.ts';
 import type { Config, ServerConfig } from '../config/schema.ts';
@@ -23,6 +24,8 @@ export interface Summary {
     readonly file: string;
     readonly mode: string;
     readonly default: string;
+    /** What else it is made of: the files of its folder, and what it extends. */
+    readonly extends: readonly string[];
     readonly quotas: readonly string[];
     /** Where what is spent of them is counted. */
     readonly counted: string;
@@ -32,6 +35,10 @@ export interface Summary {
   readonly pins: readonly string[];
   /** What holds for everyone. */
   readonly rules: readonly string[];
+  /** What is done to arguments. */
+  readonly arguments: readonly string[];
+  readonly prices: readonly string[];
+  readonly redact: readonly string[];
   readonly warnings: readonly string[];
 }
 
@@ -43,6 +50,7 @@ export function summarize({
   policy: compiled,
   policySource,
   policyDocument,
+  watch,
   bundle,
   lock,
   notes,
@@ -66,6 +74,7 @@ export function summarize({
       file: showSource(policySource, bundle),
       mode: policy.mode,
       default: policy.default,
+      extends: watch.filter((path) => policySource.kind !== 'path' || path !== policySource.path).map(showPolicyFile),
       quotas: [
         ...policy.quotas.map(({ name, key, calls, tokens, burst, concurrent }) => {
           const bounds = [
@@ -76,7 +85,7 @@ export function summarize({
           ];
           return `${name}, for each ${showKey(key)}: ${bounds.filter(Boolean).join(', ')}`;
         }),
-        ...policy.budgets.map(({ name, key, cost }) => `${name}, for each ${showKey(key)}: ${cost}`),
+        ...policy.budgets.map(({ name, key, cost }) => `${name}, for each ${showKey(key)}: cost ${cost}`),
       ],
       counted: showStore(config),
     },
@@ -85,6 +94,28 @@ export function summarize({
     rules: policy.rules.map(({ name, allow = [], deny = [], when, mode }) => {
       const condition = when === undefined ? '' : ` when ${showCondition(when)}`;
       return `${name}: ${showEffects(allow, deny)}${condition}${mode === 'audit' ? ' (recorded only)' : ''}`;
+    }),
+    arguments: policy.arguments.map(({ name, server, tools, remove = [], set = {}, validate }) => {
+      const done = [
+        ...(remove.length > 0 ? [`remove ${remove.join(', ')}`] : []),
+        ...(Object.keys(set).length > 0 ? [`set ${Object.keys(set).join(', ')}`] : []),
+        ...(validate === true ? ['validate'] : []),
+      ];
+      return `${name}, ${showSelector({ server, tools })}: ${done.join('; ')}`;
+    }),
+    prices: policy.prices.map(({ server, tools, perCall, perThousandTokens }) => {
+      const price = [
+        ...(perCall > 0 ? [`${perCall} per call`] : []),
+        ...(perThousandTokens > 0 ? [`${perThousandTokens} per 1000 tokens`] : []),
+      ];
+      return `${showSelector({ server, tools })}: ${price.join(', ')}`;
+    }),
+    redact: policy.redact.map(({ server, tools = ['*'], arguments: args = [], result = [] }) => {
+      const places = [
+        ...(args.length > 0 ? [`arguments ${args.join(', ')}`] : []),
+        ...(result.length > 0 ? [`result ${result.join(', ')}`] : []),
+      ];
+      return `${showSelector({ server, tools })}: ${places.join('; ')}`;
     }),
     warnings: [
       ...notes,
@@ -106,6 +137,11 @@ function showStore({ quotaStore, state }: Config): string {
 function showSource(source: PolicySource, bundle: OpenedBundle | undefined): string {
   if (source.kind === 'path') return showFile(source.path);
   return source.kind === 'inline' ? 'inline' : `${source.shownUrl} (version ${bundle?.bundle.version})`;
+}
+
+/** As a policy names it. */
+export function showPolicyFile(file: string): string {
+  return dirname(file) === libraryFolder() ? `library/${basename(file, '.yaml')}` : showFile(file);
 }
 
 function oddityOf(bundle: OpenedBundle | undefined): string[] {

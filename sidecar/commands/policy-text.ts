@@ -1,11 +1,9 @@
 /** The parts of a policy in a decision, as lines for people: for `policy explain`, and for a case that fails. */
-import { basename, dirname } from 'node:path';
 import type { Decision } from '../../policies/decision.ts';
 import type { Effect, Part } from '../../policies/explain.ts';
 import { type PolicyDocument, policySchema } from '../../policies/schema.ts';
-import { type LoadedPolicy, libraryFolder } from '../config/policy-source.ts';
-import { showFile } from '../config/problem.ts';
-import { type Selector, showCondition, showSelector } from './configuration-summary.ts';
+import type { LoadedPolicy } from '../config/policy-source.ts';
+import { type Selector, showCondition, showPolicyFile, showSelector } from './configuration-summary.ts';
 
 /** `refuse by no pushes at night: no pushes at night denies this call`. */
 export function describeDecision(decision: Decision): string {
@@ -44,10 +42,6 @@ export function placeOf(locate: LoadedPolicy['locate'], path: readonly (string |
   // In a bundle there are no lines, and the path is all there is.
   if (file === undefined) return within;
   return [showPolicyFile(file), line].filter((part) => part !== undefined).join(':');
-}
-
-function showPolicyFile(file: string): string {
-  return dirname(file) === libraryFolder() ? `library/${basename(file, '.yaml')}` : showFile(file);
 }
 
 const EFFECTS: Readonly<Record<Effect, string>> = {

@@ -206,6 +206,25 @@ describe('check', () => {
     ]);
   });
 
+  it('says what a policy extends, does to arguments, asks for and redacts', async () => {
+    const more = `extends: library/per-agent-quotas
+arguments: [ { name: here, tools: [x], remove: [/a], set: { /b: secret }, validate: true } ]
+prices: [ { perCall: 0.01, perThousandTokens: 0.5 } ]
+budgets: [ { name: daily, key: [agent], cost: 0.03/day } ]
+redact: [ { server: crm, arguments: [/email] }, { server: hub, tools: [x], result: [/c] } ]
+`;
+    write('policy.yaml', POLICY.replace('quotas: [ { name: calls', 'quotas: [ { name: own') + more);
+    write('token', TOKEN);
+    const loaded = await loadConfig(write('sidecar.yaml', CONFIG), {});
+    assert.ok(loaded.ok, loaded.ok ? '' : formatProblems(loaded.error));
+    const summary = summarize(loaded.value);
+    assert.deepEqual(summary.policy.extends, ['library/per-agent-quotas']);
+    assert.deepEqual(summary.arguments, ['here, every server: tools x: remove /a; set /b; validate']);
+    assert.deepEqual(summary.prices, ['every server: tools *: 0.01 per call, 0.5 per 1000 tokens']);
+    assert.deepEqual(summary.redact, ['crm: tools *: arguments /email', 'hub: tools x: result /c']);
+    assert.equal(summary.policy.quotas.at(-1), 'daily, for each agent: cost 0.03/day');
+  });
+
   it('warns of a virtual server that has no endpoint', async () => {
     write('policy.yaml', `${POLICY}virtualServers: { both: { tools: [hub.a, other.b] }, one: { tools: [hub.a] } }\n`);
     write('token', TOKEN);
