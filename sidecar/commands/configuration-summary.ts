@@ -149,7 +149,7 @@ function oddityOf(bundle: OpenedBundle | undefined): string[] {
   return [`the policy is the copy kept of version ${bundle.bundle.version}: ${bundle.insteadOf}`];
 }
 
-function identifiedAgents(config: Config): string[] {
+export function identifiedAgents(config: Pick<Config, 'identify' | 'group'>): string[] {
   if (config.identify.length === 0) return [config.group];
   return [...new Set(config.identify.flatMap(({ type, agents }) => namesOf(type, agents)))];
 }

@@ -3,16 +3,18 @@
  * that. Starts nothing and connects to nothing; a tool's hints are those that `--annotations` gives.
  */
 import type { Subject } from '../../policies/decision.ts';
-import { type Explanation, explain } from '../../policies/explain.ts';
+import { type Explanation, explain, type Part } from '../../policies/explain.ts';
 import { escapeHiddenInJson } from '../../policies/hidden-characters.ts';
+import { hintOf } from '../../policies/nearest.ts';
 import { messageOf, QUALIFIED_NAME, type Request } from '../../policies/request.ts';
 import { err, ok, type Result } from '../../policies/result.ts';
 import { policyAt } from '../../policies/virtual.ts';
-import { findNamedPolicy, type NamedPolicy } from '../config/named-policy.ts';
+import { ANONYMOUS, findNamedPolicy, type NamedPolicy } from '../config/named-policy.ts';
 import { type LoadedPolicy, loadPolicy, policyPath } from '../config/policy-source.ts';
 import type { Problem } from '../config/problem.ts';
 import { describeCharge, showCharge } from './charge-text.ts';
-import { tellProblems, tellSentence, writeJson, writeLines } from './output.ts';
+import { identifiedAgents } from './configuration-summary.ts';
+import { tellLines, tellProblems, tellSentence, writeJson, writeLines } from './output.ts';
 import { describeDecision, describePart, finderOf, havingPart } from './policy-text.ts';
 
 export interface PolicyExplainOptions {
@@ -46,9 +48,9 @@ export async function policyExplain(options: PolicyExplainOptions): Promise<numb
   if (!asked.ok) return tellSentence(asked.error, options.json);
   const loaded = await load(options);
   if (!loaded.ok) return tellProblems(loaded.error, options.json);
-  const { policy, group: configured } = loaded.value;
+  const { policy, named } = loaded.value;
   const { request, annotations, now, claims, userClaims } = asked.value;
-  const group = options.group ?? configured;
+  const group = options.group ?? named.group;
   const agent = { name: options.agent ?? group, group, roles: options.role, claims };
   const policyThere = policyAt(policy.policy, options.virtual);
   if (policyThere === undefined)
@@ -58,6 +60,8 @@ export async function policyExplain(options: PolicyExplainOptions): Promise<numb
   const message = messageOf(request);
   const annotationsOf = () => annotations;
   const explanation = explain(policyThere, { subject, ...message, sessionId: options.session, now, annotationsOf });
+  const strangers = findStrangers(message.server, options.agent, named, policy.policy.agentRoles);
+  tellLines(strangers.map((sentence) => `mind: ${sentence}`));
   if (options.json)
     writeJson({
       ok: true,
@@ -69,6 +73,26 @@ export async function policyExplain(options: PolicyExplainOptions): Promise<numb
     });
   else writeLines(describe(subject, asked.value, explanation, policy, options));
   return 0;
+}
+
+/** Names that are nowhere: most likely slips, of which the policy itself says nothing. */
+function findStrangers(
+  server: string,
+  agent: string | undefined,
+  { servers, identify = [], group }: NamedPolicy,
+  agentRoles: ReadonlyMap<string, unknown>,
+): string[] {
+  const agents = [...new Set([...identifiedAgents({ identify, group }), ...agentRoles.keys()])].filter(
+    (name) => name !== '*',
+  );
+  return [
+    ...(servers === undefined || servers.includes(server)
+      ? []
+      : [`server ${server} is not configured; ${hintOf(server, servers)}`]),
+    ...(agent === undefined || identify.length === 0 || agents.includes(agent)
+      ? []
+      : [`agent ${agent} is known neither to identify nor to the policy; ${hintOf(agent, agents)}`]),
+  ];
 }
 
 function shown({ targets, charges, ...explanation }: Explanation, policy: LoadedPolicy) {
@@ -87,10 +111,10 @@ async function load({ policy, config }: PolicyExplainOptions) {
   const named: Result<NamedPolicy, Problem[]> =
     policy === undefined
       ? await findNamedPolicy(config)
-      : ok({ source: { kind: 'path', path: policyPath(policy, process.cwd()) }, group: 'default' });
+      : ok({ source: { kind: 'path', path: policyPath(policy, process.cwd()) }, ...ANONYMOUS });
   if (!named.ok) return named;
   const loaded = await loadPolicy(named.value.source);
-  return loaded.ok ? ok({ policy: loaded.value, group: named.value.group }) : loaded;
+  return loaded.ok ? ok({ policy: loaded.value, named: named.value }) : loaded;
 }
 
 interface Asked {
@@ -158,6 +182,7 @@ function describe(
   { virtual, session }: PolicyExplainOptions,
 ): string[] {
   const find = finderOf(policy);
+  const isWithoutArgs = ('tool' in request || 'prompt' in request) && request.args === undefined;
   const who = `${agent.name}${user === undefined ? '' : ` for user ${user.sub}`}`;
   const where = [
     ...(virtual === undefined ? [] : [` at virtual server ${virtual}`]),
@@ -175,10 +200,15 @@ function describe(
     '',
     ...(having.length === 0
       ? ['no role and no rule has a part in it']
-      : having.flatMap((part) => describePart(part, find))),
+      : having.flatMap((part) => describePart(isWithoutArgs ? askingForArgs(part) : part, find))),
     ...(apart.length === 0 ? [] : ['', ...apart.flatMap((part) => describePart(part, find))]),
     ...(charges.length === 0 ? [] : ['', ...charges.map(describeCharge)]),
   ];
+}
+
+/** An error at the arguments says most likely that none were named. */
+function askingForArgs(part: Part): Part {
+  return part.error?.includes(' at args.') === true ? { ...part, error: `${part.error} (name them by --args)` } : part;
 }
 
 function describeChange(request: Request, judged: Explanation['args']): string[] {

@@ -10,6 +10,7 @@ import { findNamedPolicy } from '../config/named-policy.ts';
 import { type LoadedPolicy, libraryFolder, policyPath } from '../config/policy-source.ts';
 import { type Problem, showFile } from '../config/problem.ts';
 import { problemOf, tellProblems, writeJson, writeLines } from './output.ts';
+import { showPolicyFile } from './configuration-summary.ts';
 import { describeDecision, describePart, finderOf, havingPart, placeOf } from './policy-text.ts';
 
 export interface PolicyTestOptions {
@@ -25,7 +26,9 @@ export async function policyTest(paths: readonly string[], options: PolicyTestOp
   const loaded = await Promise.all(files.value.map(loadCases));
   const problems = loaded.flatMap((one) => (one.ok ? [] : one.error));
   if (problems.length > 0) return tellProblems(problems, options.json);
-  const report = reportOn(loaded.flatMap((one) => (one.ok ? [one.value] : [])));
+  const tested = loaded.flatMap((one) => (one.ok ? [one.value] : []));
+  const withoutCases = await findUntested(paths, options.config, tested);
+  const report = { ...reportOn(tested), withoutCases };
   const isEnough = report.coverage.percent >= (options.coverage ?? 0);
   const isOk = report.failed === 0 && isEnough;
   if (options.json) writeJson({ ok: isOk, ...report });
@@ -44,6 +47,20 @@ async function filesOf(
   const problems = found.flatMap((one) => (one.ok ? [] : [problemOf(one.error)]));
   if (problems.length > 0) return { ok: false, error: problems };
   return ok([...new Set(found.flatMap((one) => (one.ok ? one.value : [])))]);
+}
+
+/** The policy that the configuration names, where it was to be tested and no file of cases is about it. */
+async function findUntested(
+  paths: readonly string[],
+  config: string | undefined,
+  tested: readonly LoadedCases[],
+): Promise<string | undefined> {
+  const named = await findNamedPolicy(config);
+  if (!named.ok || named.value.source.kind !== 'path') return undefined;
+  const { path } = named.value.source;
+  const starts = paths.map((one) => policyPath(one, process.cwd()));
+  const isAsked = paths.length === 0 || starts.some((start) => start === path || start === dirname(path));
+  return isAsked && !tested.some(({ policyPath }) => policyPath === path) ? showPolicyFile(path) : undefined;
 }
 
 /** All cases beside the policy that the configuration names; of the library, those of that policy alone. */
@@ -68,6 +85,7 @@ interface FailedCase {
 }
 
 interface Report {
+  readonly files: readonly { readonly cases: string; readonly policy: string }[];
   readonly passed: number;
   readonly failed: number;
   readonly failures: readonly FailedCase[];
@@ -85,7 +103,13 @@ function reportOn(files: readonly LoadedCases[]): Report {
     ),
   );
   const total = ran.reduce((sum, { results }) => sum + results.length, 0);
-  return { passed: total - failures.length, failed: failures.length, failures, coverage: coverageIn(ran) };
+  return {
+    files: files.map(({ file, policyPath }) => ({ cases: showPolicyFile(file), policy: showPolicyFile(policyPath) })),
+    passed: total - failures.length,
+    failed: failures.length,
+    failures,
+    coverage: coverageIn(ran),
+  };
 }
 
 function failureOf({ file, policy }: LoadedCases, result: CaseResult, line: number | undefined): FailedCase {
@@ -134,10 +158,16 @@ function pathOf({ kind, name }: Coverable, { document }: LoadedPolicy): readonly
   return [section, entries.findIndex((one) => one.name === name)];
 }
 
-function describe({ passed, failed, failures, coverage }: Report, minimum: number | undefined): string[] {
+function describe(
+  { files, passed, failed, failures, coverage, withoutCases }: Report & { readonly withoutCases: string | undefined },
+  minimum: number | undefined,
+): string[] {
   const { percent, missing } = coverage;
   const wanted = minimum !== undefined && percent < minimum ? `, and ${minimum} % is wanted` : '';
   return [
+    ...files.map(({ cases, policy }) => (cases === policy ? `tests ${cases}` : `tests ${policy} by ${cases}`)),
+    ...(withoutCases === undefined ? [] : [`${withoutCases}, which the configuration names, has no cases`]),
+    '',
     ...failures.flatMap((failure) => [
       `FAIL ${failure.file}:${failure.line}  ${failure.name}`,
       ...failure.differences.flatMap(({ of, expected, got }) => [`  - ${of} ${expected}`, `  + ${of} ${got}`]),

@@ -65,6 +65,8 @@ describe('policy test', () => {
     const { status, stdout, stderr } = sidecar('test');
     assert.deepEqual([status, stderr], [0, '']);
     assert.deepEqual(stdout.split('\n'), [
+      'tests policy.yaml by policy.cases.yaml',
+      '',
       '2 passed, 0 failed',
       'coverage 66 %; no case covers',
       '  rule no nights (policy.yaml:10)',
@@ -72,11 +74,27 @@ describe('policy test', () => {
     ]);
   });
 
+  it('says when the policy that the configuration names has no cases', () => {
+    writeAll(HOLDING);
+    write('sidecar.yaml', CONFIG.replace('policy.yaml', 'other.yaml'));
+    write('other.yaml', POLICY);
+    const told = 'other.yaml, which the configuration names, has no cases';
+    for (const args of [[], ['.']]) {
+      const { status, stdout } = sidecar('test', ...args);
+      assert.equal(status, 0);
+      assert.deepEqual(stdout.split('\n').slice(0, 3), ['tests policy.yaml by policy.cases.yaml', told, '']);
+    }
+    assert.equal(JSON.parse(sidecar('test', '--json').stdout).withoutCases, 'other.yaml');
+    assert.ok(!sidecar('test', 'policy.yaml').stdout.includes(told));
+  });
+
   it('a case that does not hold: both sides, each rule’s part, and exit code 1', () => {
     writeAll(HOLDING + FAILING);
     const { status, stdout } = sidecar('test', 'policy.yaml');
     assert.equal(status, 1);
     assert.deepEqual(stdout.split('\n'), [
+      'tests policy.yaml by policy.cases.yaml',
+      '',
       'FAIL policy.cases.yaml:7  also at night',
       '  - verdict allow',
       '  + verdict refuse',
@@ -103,6 +121,7 @@ describe('policy test', () => {
     assert.equal(status, 1);
     assert.deepEqual(JSON.parse(stdout), {
       ok: false,
+      files: [{ cases: 'policy.cases.yaml', policy: 'policy.yaml' }],
       passed: 2,
       failed: 0,
       failures: [],
@@ -129,7 +148,7 @@ describe('policy test', () => {
       );
       const { status, stdout, stderr } = sidecar('test', 'policy.yaml');
       assert.deepEqual([status, stderr], [0, '']);
-      assert.deepEqual(stdout.split('\n').slice(2, -1), places);
+      assert.deepEqual(stdout.split('\n').slice(4, -1), places);
     });
 
   it('cases of folders, of a policy in several files, of the library, and with the policy in them', () => {
@@ -139,11 +158,13 @@ describe('policy test', () => {
     const one =
       '{ name: x, agent: triage, request: { tool: hub.get_x }, expect: { verdict: allow, rule: role reader } }';
     write('policies/all.cases.yaml', `policy: .\ncases: [ ${one} ]\n`);
-    assert.equal(sidecar('test', 'policies').stdout, '1 passed, 0 failed\ncoverage 100 %\n');
-    assert.equal(sidecar('test', 'policies', 'policies/all.cases.yaml').stdout, '1 passed, 0 failed\ncoverage 100 %\n');
+    const ran = (tested: string) => `tests ${tested}\n\n1 passed, 0 failed\ncoverage 100 %\n`;
+    const ofFolder = ran('policies by policies/all.cases.yaml');
+    assert.equal(sidecar('test', 'policies').stdout, ofFolder);
+    assert.equal(sidecar('test', 'policies', 'policies/all.cases.yaml').stdout, ofFolder);
     write('inline.cases.yaml', `policy: { version: 1, extends: policies }\ncases: [ ${one} ]\n`);
-    assert.equal(sidecar('test', 'inline.cases.yaml').stdout, '1 passed, 0 failed\ncoverage 100 %\n');
-    assert.match(sidecar('test', 'library/observe').stdout, /^1 passed, 0 failed\ncoverage 100 %\n$/);
+    assert.equal(sidecar('test', 'inline.cases.yaml').stdout, ran('inline.cases.yaml'));
+    assert.equal(sidecar('test', 'library/observe').stdout, ran('library/observe by library/observe.cases'));
   });
 
   for (const [name, cases, problem] of [
@@ -229,6 +250,25 @@ cases:
 });
 
 describe('policy explain', () => {
+  it('minds names that are nowhere, and asks for arguments', () => {
+    writeAll(HOLDING);
+    write('sidecar.yaml', `${CONFIG}identify: [ { type: uid, agents: { 10001: other } } ]\n`);
+    const explain = (...args: string[]) => sidecar('explain', ...args);
+    const odd = explain('--tool', 'hbu.push', '--agent', 'zz');
+    assert.deepEqual(odd.stderr.split('\n'), [
+      'mind: server hbu is not configured; there are: hub',
+      'mind: agent zz is known neither to identify nor to the policy; there are: other, triage',
+      '',
+    ]);
+    for (const agent of ['triage', 'other']) assert.equal(explain('--tool', 'hub.push', '--agent', agent).stderr, '');
+    assert.equal(explain('--policy', 'policy.yaml', '--tool', 'hbu.push', '--agent', 'zz').stderr, '');
+    write('sidecar.yaml', CONFIG);
+    assert.equal(explain('--tool', 'hub.push', '--agent', 'zz').stderr, '');
+    const asked = ['--tool', 'hub.push', '--agent', 'triage', '--at', '2026-01-07T12:00:00Z'];
+    assert.match(explain(...asked).stdout, /error: no such key at args\.n \(name them by --args\)/);
+    assert.doesNotMatch(explain(...asked, '--args', '{}').stdout, /name them by/);
+  });
+
   it('says what, why, and what it is counted by', () => {
     writeAll(HOLDING);
     const at = ['--at', '2026-01-07T12:00:00Z'];
