@@ -3,7 +3,7 @@
  * does not exist, is a problem in one sentence: the pod's author must not believe in a limit that nobody set.
  */
 import { err, ok, type Result } from '../policies/result.ts';
-import { nearestOf } from '../sidecar/config/nearest.ts';
+import { nearestOf } from '../policies/nearest.ts';
 import { type Amounts, overLimit, type Resource, type Side, wantedInstead } from './amounts.ts';
 import { bareName, CLIENT_CONFIG, EXCLUDE_CONTAINERS, GROUP, INJECT, isOurs, STATUS, settingName } from './names.ts';
 import type { InjectorOptions } from './options.ts';

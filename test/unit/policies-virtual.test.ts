@@ -91,7 +91,7 @@ describe('a virtual server as written', () => {
       { support: { ...SUPPORT, methods: ['x'] } },
       /^virtualServers\.support\.methods: is not a known/,
     ],
-    ['a name that is no path', { 'a/b': SUPPORT }, /^virtualServers\.a\/b: is not a valid name/],
+    ['a name that is no path', { 'a/b': SUPPORT }, /^virtualServers\.a\/b: is not a server name/],
     [
       'a resource without server',
       { support: { resources: [{ uris: ['*'] }] } },
