@@ -181,8 +181,11 @@ const RULES: Rule[] = [
     },
   },
   {
-    name: 'the injector imports only itself, sidecar/config and the result type',
-    find: importsOf(/^injector\//, relativeOnlyTo(/^(?:injector\/|sidecar\/config\/|policies\/result\.ts$)/)),
+    name: 'the injector imports only itself, sidecar/config, results and the nearest name',
+    find: importsOf(
+      /^injector\//,
+      relativeOnlyTo(/^(?:injector\/|sidecar\/config\/|policies\/(?:result|nearest)\.ts$)/),
+    ),
     bad: {
       'injector/a.ts': "import { x } from '../sidecar/app.ts';",
       'injector/b.ts': "import { x } from '../policies/x.ts';",
