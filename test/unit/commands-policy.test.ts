@@ -227,7 +227,8 @@ cases:
 `,
     );
     const { status, stdout } = sidecar('test', 'policy.cases.yaml');
-    assert.deepEqual([status, stdout.split('\n', 1)[0]], [0, '3 passed, 0 failed']);
+    assert.equal(status, 0);
+    assert.match(stdout, /^3 passed, 0 failed$/m);
   });
 
   it('wrong use: nothing to run', () => {
