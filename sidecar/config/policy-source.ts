@@ -15,7 +15,7 @@ import type { OpenedBundle } from '../bundle/open.ts';
 import { packageFolder } from './package-folder.ts';
 import { type Layer, mergeLayers, type PolicyText } from './policy-merge.ts';
 import { type DocumentProblem, type Problem, showFile, wholeFile } from './problem.ts';
-import { sentenceOfReadError } from './text-file.ts';
+import { NOT_THERE, sentenceOfReadError } from './text-file.ts';
 import { readYaml } from './yaml-document.ts';
 
 /** Where `{ env: NAME }` is looked up, and what `env` is in conditions. */
@@ -130,7 +130,12 @@ function whereNamed(problem: Problem, { path, locate }: PolicySource & { readonl
   if (locate === undefined || problem.line !== undefined || problem.file !== path) return problem;
   const place = locate({ path: ['policy'], at: 'value', message: '' });
   const folder = place.file === undefined ? undefined : dirname(place.file);
-  return { ...place, message: `${showFile(path, folder)} ${problem.message}` };
+  return { ...place, message: `${nameFor(path, problem, folder)} ${problem.message}` };
+}
+
+/** What is neither there nor named like a policy could be anything that was written in the wrong place: a secret, say. */
+function nameFor(path: string, { message }: Problem, folder?: string): string {
+  return message !== NOT_THERE || /\.ya?ml$/.test(path) ? showFile(path, folder) : 'this file or folder';
 }
 
 /** So many policies that extend one another in a row. */
@@ -181,7 +186,7 @@ async function readBase({ path, problemAt }: Base, trail: readonly string[], rea
     }
     // What is wrong with the file as such (it is not there) is best shown where it is named.
     for (const problem of texts.error)
-      problems.push(problem.line === undefined ? problemAt(`${showFile(path)} ${problem.message}`) : problem);
+      problems.push(problem.line === undefined ? problemAt(`${nameFor(path, problem)} ${problem.message}`) : problem);
   }
   return undefined;
 }

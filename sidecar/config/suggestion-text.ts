@@ -18,7 +18,11 @@ import {
 import type { SuggestedCase } from '../../policies/suggest-cases.ts';
 import { narrowingsOf, ratesOf, type Widening, wideningsOf } from '../../policies/suggest-hints.ts';
 
-const FORMAT = { lineWidth: 0, flowCollectionPadding: true } as const;
+const FORMAT = {
+  lineWidth: 0,
+  flowCollectionPadding: true,
+  doubleQuotedMinMultiLineLength: Number.POSITIVE_INFINITY,
+} as const;
 
 /** @param about Lines for the head of the file. */
 export function policyText(suggestion: Suggestion, needs: Needs, about: readonly string[]): string {
@@ -85,12 +89,16 @@ export function casesText(policyFile: string, cases: readonly SuggestedCase[]): 
 function textOf(document: Document): string {
   visit(document, {
     Scalar: (_key, scalar) => {
-      if (typeof scalar.value === 'string' && escapeHiddenInJson(scalar.value) !== scalar.value)
-        scalar.type = 'QUOTE_DOUBLE';
+      if (typeof scalar.value === 'string' && mustBeQuoted(scalar.value)) scalar.type = 'QUOTE_DOUBLE';
     },
   });
   // Between double quotes an escape of JSON is one of YAML, and elsewhere nothing hidden is left.
   return escapeHiddenInJson(document.toString(FORMAT));
+}
+
+/** yaml 2.9.1 writes some texts of several lines without quotes inside `{ }`, where they are not YAML. */
+function mustBeQuoted(text: string): boolean {
+  return text.includes('\n') || escapeHiddenInJson(text) !== text;
 }
 
 function noteRoles(root: YAMLMap, { roles }: Suggestion): void {

@@ -33,7 +33,8 @@ export async function readTextIfThere(
   return !text.ok && text.error === NOT_THERE ? ok(undefined) : text;
 }
 
-const NOT_THERE = 'does not exist';
+/** The sentence about a file that is not there. */
+export const NOT_THERE = 'does not exist';
 
 /** Completes «file …». */
 export function sentenceOfReadError(error: NodeJS.ErrnoException): string {

@@ -1,8 +1,8 @@
 /** Places: whatever agents do, there are never more taken than there may be, and all come back. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import fc from 'fast-check';
 import { Admission, type Place, type PlaceKind } from '../../sidecar/pipeline/admission.ts';
+import fc from '../support/fast-check.ts';
 
 const kind = fc.constantFrom<PlaceKind>('inFlight', 'streams', 'leftBehind');
 const agent = fc.constantFrom('one', 'two', 'three');

@@ -4,11 +4,11 @@
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import fc from 'fast-check';
 import { changeArguments } from '../../policies/arguments.ts';
 import { REDACTED } from '../../policies/redact.ts';
 import { redactResult } from '../../sidecar/pipeline/redact-result.ts';
 import { removeMember, setMember } from '../../sidecar/protocol/edit-json.ts';
+import fc from '../support/fast-check.ts';
 
 type Json = Record<string, unknown>;
 const key = fc.constantFrom('a', 'b', 'c"', '\\d', 'é', '__proto__', '0');

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import fc from 'fast-check';
 import { parseChallenges } from '../../sidecar/credentials/challenge.ts';
+import fc from '../support/fast-check.ts';
 
 const token = fc.stringMatching(/^[A-Za-z][A-Za-z0-9_-]{0,11}$/);
 const value = fc.string({

@@ -4,12 +4,12 @@
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import fc from 'fast-check';
 import { applyPatch } from '../../injector/json-patch.ts';
 import { inject } from '../../injector/patch.ts';
 import { isRaw, type Raw } from '../../injector/raw-object.ts';
 import { review } from '../../injector/review.ts';
 import { uninject } from '../../injector/uninject.ts';
+import fc from '../support/fast-check.ts';
 import { CONTEXT, restrictedFaults, schemaFaults } from '../support/injector.ts';
 
 const label = fc.stringMatching(/^[a-z][a-z0-9]{0,8}$/);

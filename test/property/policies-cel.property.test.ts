@@ -4,10 +4,10 @@
  */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import fc from 'fast-check';
 import { compileCondition, type Predicate } from '../../policies/cel.ts';
 import { type Variables, variablesOf } from '../../policies/cel-variables.ts';
 import type { Call, Subject, Target } from '../../policies/decision.ts';
+import fc from '../support/fast-check.ts';
 
 type Verdict = boolean | 'error';
 

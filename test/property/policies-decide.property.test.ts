@@ -4,7 +4,6 @@
  */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import fc from 'fast-check';
 import { decide, isVisible } from '../../policies/decide.ts';
 import type { Call, Subject, Target } from '../../policies/decision.ts';
 import { explain, type Part } from '../../policies/explain.ts';
@@ -12,6 +11,7 @@ import { compileGlob } from '../../policies/glob.ts';
 import type { Question } from '../../policies/judge.ts';
 import { PatternMap } from '../../policies/pattern-map.ts';
 import { policyAt } from '../../policies/virtual.ts';
+import fc from '../support/fast-check.ts';
 import { callOf, policyOf } from '../support/policies.ts';
 
 type Truth = boolean | 'error';

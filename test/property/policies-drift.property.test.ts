@@ -1,9 +1,9 @@
 /** Two definitions have one canonical text exactly when they mean the same, and words exactly when they do not. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import fc from 'fast-check';
 import { describeDrift } from '../../policies/drift.ts';
 import { definitionOf } from '../../policies/tool-definition.ts';
+import fc from '../support/fast-check.ts';
 
 const key = fc.oneof(
   fc.constantFrom('type', 'properties', 'required', 'items', 'description', 'constructor', '__proto__', '10', '9'),

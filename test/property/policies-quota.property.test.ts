@@ -4,9 +4,9 @@
  */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import fc from 'fast-check';
 import type { Charge } from '../../policies/charge.ts';
 import { createQuotaState, type Reservation, release, reserve, settle } from '../../policies/quota.ts';
+import fc from '../support/fast-check.ts';
 
 interface Grant {
   readonly key: string;

@@ -4,7 +4,6 @@
  */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import fc from 'fast-check';
 import type { Charge, Usage } from '../../policies/charge.ts';
 import {
   createQuotaState,
@@ -16,6 +15,7 @@ import {
   settle,
 } from '../../policies/quota.ts';
 import { restore } from '../../policies/quota-snapshot.ts';
+import fc from '../support/fast-check.ts';
 import { savedOf } from '../support/quotas.ts';
 
 /** A few minutes before a day and a month end. */

@@ -4,7 +4,6 @@
  */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import fc from 'fast-check';
 import { Comparing } from '../../policies/comparison.ts';
 import { compilePolicy } from '../../policies/compile.ts';
 import { decideAll } from '../../policies/judge.ts';
@@ -15,6 +14,7 @@ import { rejudgeBy } from '../../policies/replay.ts';
 import { documentOf, suggest } from '../../policies/suggest.ts';
 import { casesFor } from '../../policies/suggest-cases.ts';
 import { policyAt } from '../../policies/virtual.ts';
+import fc from '../support/fast-check.ts';
 import { policyOf } from '../support/policies.ts';
 import { recorded } from '../support/recorded.ts';
 

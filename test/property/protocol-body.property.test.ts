@@ -3,11 +3,11 @@
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import fc from 'fast-check';
 import { fold } from '../../sidecar/protocol/lookalike.ts';
 import type { Message } from '../../sidecar/protocol/message.ts';
 import { parseBody } from '../../sidecar/protocol/parse.ts';
 import { spliceTrace } from '../../sidecar/protocol/splice.ts';
+import fc from '../support/fast-check.ts';
 
 const LIMITS = { depthMax: 64, batchMax: 10 };
 const TRACEPARENT = '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01';

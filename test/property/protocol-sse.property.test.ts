@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import fc from 'fast-check';
 import { createFrameSplitter, encodeEvent, type Frame } from '../../sidecar/protocol/sse.ts';
+import fc from '../support/fast-check.ts';
 
 /** Pushes `stream` in pieces of these sizes, and the rest at once. */
 function splitInPieces(stream: Buffer, sizes: readonly number[]): Frame[] {

@@ -5,7 +5,6 @@
 import assert from 'node:assert/strict';
 import { hash } from 'node:crypto';
 import { after, suite, test } from 'node:test';
-import fc from 'fast-check';
 import { periodAt, periodStart } from '../../policies/budget.ts';
 import type { Charge } from '../../policies/charge.ts';
 import {
@@ -21,6 +20,7 @@ import {
 import { RedisStore } from '../../sidecar/quota/redis.ts';
 import { type Command, Connection, type RedisConnection } from '../../sidecar/quota/redis-connection.ts';
 import { CALENDAR, CLOCK, type Script } from '../../sidecar/quota/redis-script.ts';
+import fc from '../support/fast-check.ts';
 import { startRedis, whyNoRedis } from '../support/redis-server.ts';
 import { CALL, scriptOf } from '../support/shared-quotas.ts';
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import fc from 'fast-check';
 import { LineSplitter, toLine } from '../../sidecar/upstream/stdio-line.ts';
+import fc from '../support/fast-check.ts';
 
 const text = fc.oneof(
   fc.string({ unit: 'binary' }),

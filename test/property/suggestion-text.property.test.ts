@@ -7,7 +7,6 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, it } from 'node:test';
-import fc from 'fast-check';
 import { parse } from 'yaml';
 import { runCase } from '../../policies/cases.ts';
 import { hiddenIn } from '../../policies/hidden-characters.ts';
@@ -18,6 +17,7 @@ import { casesFor } from '../../policies/suggest-cases.ts';
 import { loadCases } from '../../sidecar/config/cases-file.ts';
 import { formatProblems } from '../../sidecar/config/problem.ts';
 import { casesText, policyText } from '../../sidecar/config/suggestion-text.ts';
+import fc from '../support/fast-check.ts';
 import { recorded } from '../support/recorded.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'suggestion-'));
@@ -83,5 +83,6 @@ it('property: the text of a suggestion is the suggestion, and loads', async () =
     assert.ok(loaded.ok, loaded.ok ? '' : `${formatProblems(loaded.error)}\n${policy}`);
     for (const one of loaded.value.cases) assert.deepEqual(runCase(loaded.value.policy.policy, one).differences, []);
   });
-  await fc.assert(property, { numRuns: 200 });
+  const found: [Partial<RecordedRequest>[], string] = [[{ tool: 'roles:\n!', agent: '\u0000', args: {} }], 'a.jsonl'];
+  await fc.assert(property, { numRuns: 200, examples: [found] });
 });

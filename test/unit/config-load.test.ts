@@ -364,6 +364,11 @@ servers:
     'sidecar.yaml:5:6  servers.a: endpoints is not supported yet: name one url',
     'sidecar.yaml:6:34  servers.b.balance: is not supported yet',
   ],
+  [
+    'what is no policy and could be a secret',
+    `policy: s3cr3t\n${SERVER}`,
+    'sidecar.yaml:1:9  policy: this file or folder does not exist',
+  ],
   ['a missing policy file', `policy: ./nope.yaml\n${SERVER}`, 'sidecar.yaml:1:9  policy: nope.yaml does not exist'],
   [
     'a policy that is a list',

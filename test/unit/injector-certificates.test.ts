@@ -3,7 +3,6 @@
  */
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
-import fc from 'fast-check';
 import {
   AUTHORITY_MS,
   type Authorities,
@@ -14,6 +13,7 @@ import {
   nextStep,
   withNew,
 } from '../../injector/certificate-authority.ts';
+import fc from '../support/fast-check.ts';
 
 const MINUTE_MS = 60_000;
 const DAY_MS = 86_400_000;

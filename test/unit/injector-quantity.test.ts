@@ -1,8 +1,8 @@
 /** Quantities are exact: two spellings of one amount are the same, and no two amounts are. */
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
-import fc from 'fast-check';
 import { keptQuantity, parseQuantity } from '../../injector/quantity.ts';
+import fc from '../support/fast-check.ts';
 
 const NANO = 10n ** 9n;
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import fc from 'fast-check';
 import { checkParamHeaders, paramHeadersOf } from '../../sidecar/protocol/param-headers.ts';
+import fc from '../support/fast-check.ts';
 
 const SCHEMA = {
   type: 'object',

@@ -4,12 +4,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { afterEach, beforeEach, describe, it } from 'node:test';
-import fc from 'fast-check';
 import { formatEvent, formatExchange } from '../../sidecar/telemetry/audit-line.ts';
 import { readAudit } from '../../sidecar/telemetry/audit-reader.ts';
 import { type AuditRecord, readAuditLine } from '../../sidecar/telemetry/audit-record.ts';
 import type { FinishedExchange } from '../../sidecar/telemetry/finished.ts';
 import { recordedRequest } from '../../sidecar/telemetry/recorded-request.ts';
+import fc from '../support/fast-check.ts';
 import { finishedExchange } from '../support/finished-exchange.ts';
 
 let folder: string;

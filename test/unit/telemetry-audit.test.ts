@@ -7,11 +7,11 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
-import fc from 'fast-check';
 import { Audit, type AuditOptions } from '../../sidecar/telemetry/audit.ts';
 import { formatEvent, formatExchange, lastSequence } from '../../sidecar/telemetry/audit-line.ts';
 import { cutTexts } from '../../sidecar/telemetry/cut-texts.ts';
 import { createLogger } from '../../sidecar/telemetry/log.ts';
+import fc from '../support/fast-check.ts';
 import { finishedExchange } from '../support/finished-exchange.ts';
 import { until } from '../support/until.ts';
 

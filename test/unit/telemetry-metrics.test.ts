@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import fc from 'fast-check';
 import type { Reason } from '../../sidecar/pipeline/reason.ts';
 import type { FinishedExchange } from '../../sidecar/telemetry/finished.ts';
 import { Metrics, observeSources } from '../../sidecar/telemetry/metrics.ts';
 import { Registry } from '../../sidecar/telemetry/registry.ts';
+import fc from '../support/fast-check.ts';
 import { finishedExchange } from '../support/finished-exchange.ts';
 
 /** One line of the text format 0.0.4. */
