@@ -7,7 +7,6 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { type TestContext, test } from 'node:test';
@@ -18,6 +17,7 @@ import { readGroup } from '../../injector/group.ts';
 import { applyPatch } from '../../injector/json-patch.ts';
 import { inject } from '../../injector/patch.ts';
 import { type Raw, rawAt, rawList } from '../../injector/raw-object.ts';
+import { freePort } from '../support/free-port.ts';
 import { CONFIG_MAP, CONTEXT, podWith } from '../support/injector.ts';
 import { startScriptedUpstream } from '../support/scripted-upstream.ts';
 import { toolServer } from '../support/tool-server.ts';
@@ -38,7 +38,9 @@ for (const mode of ['native', 'classic'] as const satisfies readonly Mode[])
       seen.method === 'GET' ? response.writeHead(405).end() : answer(seen, response, request);
     context.after(() => upstream.close());
     const configMap = groupFor(upstream.url);
-    const [port, healthPort] = await freePorts();
+    // The one between is for the admin endpoint.
+    const port = await freePort(3);
+    const healthPort = port + 2;
     const pod = podWith(
       { containers: [{ name: 'triage', image: 'x', securityContext: { runAsUser: process.getuid!() } }] },
       {
@@ -169,13 +171,4 @@ async function untilAnswers(url: string, said: () => string): Promise<void> {
       ),
     said,
   );
-}
-
-/** Three in a row, of which the second is the admin port's, and one for health. */
-async function freePorts(): Promise<[number, number]> {
-  const servers = Array.from({ length: 2 }, () => createServer().listen(0, '127.0.0.1'));
-  await Promise.all(servers.map((server) => new Promise((resolve) => server.once('listening', resolve))));
-  const ports = servers.map((server) => (server.address() as { port: number }).port);
-  await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
-  return ports as [number, number];
 }

@@ -11,6 +11,7 @@ import { ok } from '../../policies/result.ts';
 import type { Identification } from '../../sidecar/identity/identify.ts';
 import { createUidIdentity } from '../../sidecar/identity/uid.ts';
 import { makeCertificate } from '../bench/certificate.ts';
+import { freePort } from '../support/free-port.ts';
 
 const VICTIM_UID = 10002;
 const skip = platform() !== 'linux' && 'needs Linux';
@@ -55,7 +56,8 @@ test('uid: a caller that resets its connection is not taken for whoever connects
   });
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
-  attacker = connect((server.address() as AddressInfo).port, '127.0.0.1');
+  const localPort = await freePort();
+  attacker = connect({ host: '127.0.0.1', port: (server.address() as AddressInfo).port, localPort });
   attacker.write('POST /attack HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}');
   attacker.write(`POST /more HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n${'p'.repeat(300_000)}`);
   assert.deepEqual(await found.promise, {

@@ -8,12 +8,12 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { generateKeyPairSync, randomBytes } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Agent, request } from 'undici';
 import { Kubernetes } from '../../injector/kubernetes.ts';
+import { freePort } from './free-port.ts';
 
 const START_MS = 90_000;
 
@@ -51,7 +51,8 @@ export async function startApiServer(): Promise<ApiServer> {
     await rm(folder, { recursive: true, force: true });
   };
   try {
-    const [clientPort, peerPort, securePort] = await freePorts(3);
+    const clientPort = await freePort(3);
+    const [peerPort, securePort] = [clientPort + 1, clientPort + 2];
     const token = randomBytes(16).toString('hex');
     const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
     const keyFile = join(folder, 'service-account.key');
@@ -121,14 +122,6 @@ async function call(
     value: (await answer.body.json()) as Record<string, unknown>,
     warnings: (Array.isArray(warning) ? warning : [warning]).filter((text) => text !== undefined),
   };
-}
-
-async function freePorts(count: number): Promise<number[]> {
-  const servers = Array.from({ length: count }, () => createServer().listen(0, '127.0.0.1'));
-  await Promise.all(servers.map((server) => new Promise((resolve) => server.once('listening', resolve))));
-  const ports = servers.map((server) => (server.address() as { port: number }).port);
-  await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
-  return ports;
 }
 
 async function readWhenThere(file: string): Promise<string> {

@@ -4,11 +4,11 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { createClient } from '@redis/client';
+import { freePort } from './free-port.ts';
 
 const PROGRAM = ['redis-server', 'valkey-server'].find((name) => spawnSync(name, ['--version']).status === 0);
 
@@ -33,10 +33,10 @@ export async function startRedis(
   context: Pick<TestContext, 'after'>,
   { cluster = false, args = [] }: { readonly cluster?: boolean; readonly args?: readonly string[] } = {},
 ): Promise<RedisServer> {
-  const port = await freePort();
+  const port = await freePort(2);
   const folder = await mkdtemp(join(tmpdir(), 'redis-'));
   const own = ['--dir', folder, ...args];
-  if (cluster) own.push('--cluster-enabled', 'yes', '--cluster-port', String(await freePort()));
+  if (cluster) own.push('--cluster-enabled', 'yes', '--cluster-port', String(port + 1));
   let child: ChildProcess | undefined;
   const kill = async () => {
     if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
@@ -97,13 +97,4 @@ async function startOn(port: number, args: readonly string[], onStarted: (child:
     if (said.includes('eady to accept connections')) resolve(undefined);
   });
   return promise;
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as { port: number };
-  server.close();
-  await once(server, 'close');
-  return port;
 }
