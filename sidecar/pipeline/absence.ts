@@ -5,6 +5,7 @@
  * A tool is known by its server's list, which is asked for before an error is taken for its absence. Of prompts and
  * resources nothing is known but what the error says: so an error about the arguments of a prompt stays the server's own.
  */
+import type { Target } from '../../policies/decision.ts';
 import { mayHide } from '../../policies/hides.ts';
 import { idOf } from '../../policies/methods.ts';
 import type { JsonObject } from '../protocol/message.ts';
@@ -12,19 +13,11 @@ import type { Catalog } from '../upstream/catalog.ts';
 import type { Permitted } from './exchange.ts';
 import type { Reason } from './reason.ts';
 
-const NAMING: ReadonlySet<string> = new Set([
-  'tools/call',
-  'prompts/get',
-  'resources/read',
-  'resources/subscribe',
-  'resources/unsubscribe',
-  'completion/complete',
-]);
-
 /** The answer may be that there is no such thing, and the agent must not hear it in the server's words. */
 export function mayBeAbsent({ message, policy, subject, targets, route }: Permitted, catalog: Catalog): boolean {
   const [target] = targets;
-  if (target === undefined || target.kind === 'method' || !NAMING.has(message?.method ?? '')) return false;
+  // Of subscriptions, which are many at once, the server tells which it took.
+  if (target === undefined || target.kind === 'method' || message?.method === 'subscriptions/listen') return false;
   if (target.kind === 'tool' && catalog.knows(route.server, target.name)) return false;
   return mayHide(policy, subject.agent, route.server, target.kind);
 }
@@ -41,17 +34,17 @@ export function findAbsent(
 ): Promise<Reason | undefined> | undefined {
   const error = errorIn(read);
   if (error === undefined || !mayBeAbsent(exchange, catalog) || !saysAbsent(exchange, error)) return undefined;
-  return asHidden(exchange, catalog, 'the server says that it has no such thing');
+  return asHidden(exchange, catalog);
 }
 
-async function asHidden(exchange: Permitted, catalog: Catalog, detail: string): Promise<Reason | undefined> {
+async function asHidden(exchange: Permitted, catalog: Catalog): Promise<Reason | undefined> {
   const { server } = exchange.route;
   const target = exchange.targets[0]!;
   if (target.kind === 'tool') {
     await catalog.ensureKnown(server, target.name);
     if (catalog.knows(server, target.name)) return undefined;
   }
-  return { kind: 'hidden', what: target.kind, name: idOf(target), rule: undefined, detail };
+  return hiddenLike(target, 'the server says that it has no such thing');
 }
 
 /**
@@ -62,8 +55,11 @@ export function findUnlisted(exchange: Permitted, catalog: Catalog): Reason | un
   const [target] = exchange.targets;
   if (target?.kind !== 'tool' || catalog.stateOf(target.server, target.name) !== 'absent') return undefined;
   if (!mayBeAbsent(exchange, catalog)) return undefined;
-  const detail = 'the server does not list it';
-  return { kind: 'hidden', what: 'tool', name: target.name, rule: undefined, detail };
+  return hiddenLike(target, 'the server does not list it');
+}
+
+function hiddenLike(target: Target, detail: string): Reason {
+  return { kind: 'hidden', what: target.kind, name: idOf(target), rule: undefined, detail };
 }
 
 interface ErrorSaid {

@@ -79,10 +79,11 @@ export async function relayStream(exchange: Answered, ports: StreamPorts): Promi
       if (frames.value.length > 0) exchange.attempt.succeeded();
       for (const frame of frames.value) {
         const wasAnswered = exchange.answered;
-        const finding = head && absentIn(exchange, ports.catalog, frame);
+        const elements = isEmpty(frame) ? [] : readMessages(frame.data!);
+        const finding = head && absentIn(exchange, ports.catalog, elements);
         const absent = finding && (await finding);
         if (absent !== undefined && head?.isHeld) return absent;
-        let bytes = inspectFrame(exchange, ports, frame, state, absent);
+        let bytes = inspectFrame(exchange, ports, frame, elements, state, absent);
         if (state.late.length > 0) bytes = (await chargeLate(exchange, ports, frame, state)) ?? bytes;
         streamed += frame.data?.length ?? 0;
         const spent = isEmpty(frame) ? undefined : spendOn(exchange, streamed);
@@ -90,7 +91,7 @@ export async function relayStream(exchange: Answered, ports: StreamPorts): Promi
         if (spent !== undefined) exchange.answered = wasAnswered;
         if (head?.isHeld) {
           if (spent !== undefined) return spent;
-          const passing = exchange.answered || showsWork(frame) ? head.release(bytes) : head.hold(bytes);
+          const passing = exchange.answered || showsWork(elements) ? head.release(bytes) : head.hold(bytes);
           if (passing !== undefined) await passing;
           continue;
         }
@@ -157,19 +158,24 @@ interface StreamState {
   late: { readonly id: unknown; readonly tokens: number }[];
 }
 
+type Elements = readonly JsonObject[] | undefined;
+
 const NOTHING = Buffer.alloc(0);
 
-/** The bytes of an event to pass on: as they came, filtered, with our words in place of the answer (`absent`), or none. */
+/**
+ * The bytes of an event to pass on: as they came, filtered, with our words in place of the answer (`absent`), or none.
+ *
+ * @param elements The messages in it; `undefined` where it cannot be read.
+ */
 function inspectFrame(
   exchange: Answered,
   ports: StreamPorts,
   frame: Frame,
+  elements: Elements,
   state: StreamState,
   absent: Reason | undefined,
 ): Buffer {
   if (frame.id !== undefined) state.resumable = true;
-  if (isEmpty(frame)) return frame.bytes;
-  const elements = readMessages(frame.data!);
   // What cannot be read cannot be judged, and a list might be in it.
   if (elements === undefined) return NOTHING;
 
@@ -224,20 +230,16 @@ function isEmpty({ data }: Frame): boolean {
   return data === undefined || data === '';
 }
 
-function absentIn(exchange: Answered, catalog: Catalog, frame: Frame): Promise<Reason | undefined> | undefined {
-  const own = messagesIn(frame).find((element) => isOwnAnswer(exchange, element));
+function absentIn(exchange: Answered, catalog: Catalog, elements: Elements): Promise<Reason | undefined> | undefined {
+  const own = elements?.find((element) => isOwnAnswer(exchange, element));
   return own && findAbsent(exchange, catalog, own);
 }
 
 /** Who tells of progress, or asks the agent something, has the thing. */
-function showsWork(frame: Frame): boolean {
-  return messagesIn(frame).some(
+function showsWork(elements: Elements = []): boolean {
+  return elements.some(
     ({ method, id }) => method === 'notifications/progress' || (method !== undefined && id !== undefined),
   );
-}
-
-function messagesIn(frame: Frame): readonly JsonObject[] {
-  return isEmpty(frame) ? [] : (readMessages(frame.data!) ?? []);
 }
 
 /** 2026-07-28, subscriptions/listen: a stream that its server ends gracefully ends with the result of the request. */
