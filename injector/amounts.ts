@@ -4,7 +4,8 @@
  */
 import { parseQuantity } from './quantity.ts';
 
-export type Resource = 'cpu' | 'memory';
+export const RESOURCES = ['cpu', 'memory'] as const;
+export type Resource = (typeof RESOURCES)[number];
 export type Side = 'request' | 'limit';
 export type Amounts = Readonly<Record<Resource, string>>;
 
@@ -13,7 +14,6 @@ const LEAST: Readonly<Record<Side, Readonly<Partial<Amounts>>>> = {
   request: { memory: '16Mi' },
   limit: { cpu: '1m', memory: '16Mi' },
 };
-const RESOURCES = ['cpu', 'memory'] as const;
 
 /** What the amount must be, where it is not that. */
 export function wantedInstead(resource: Resource, side: Side, text: string): string | undefined {

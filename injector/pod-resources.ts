@@ -7,14 +7,13 @@
  * Source: kubernetes, pkg/apis/core/validation/validation.go (validatePodResourceConsistency) and
  * component-helpers/resource/helpers.go (AggregateContainerRequests).
  */
+import { RESOURCES, type Resource } from './amounts.ts';
 import type { Mode } from './container.ts';
 import { settingName } from './names.ts';
 import { ownPlaces } from './pod.ts';
 import { keptQuantity } from './quantity.ts';
 import { isRaw, plainText, type Raw, rawAt } from './raw-object.ts';
 import type { Settings } from './settings.ts';
-
-type Kind = 'cpu' | 'memory';
 
 /** In thousandths of a core or byte; `undefined` where it cannot be read, and of every sum with such an amount. */
 type Amount = bigint | undefined;
@@ -24,7 +23,7 @@ const NONE: Amount = 0n;
 /** @returns a sentence where the pod has no room for its sidecar. */
 export function tightResources(pod: Raw, { requests, limits }: Settings, mode: Mode): string | undefined {
   if (!isRaw(rawAt(pod, 'spec').resources)) return undefined;
-  for (const kind of ['cpu', 'memory'] as const) {
+  for (const kind of RESOURCES) {
     const wished = requestsTogether(pod, kind, amountOf(requests[kind]), mode);
     const limit = rawAt(pod, 'spec', 'resources', 'limits')[kind];
     const request = rawAt(pod, 'spec', 'resources', 'requests')[kind];
@@ -39,7 +38,7 @@ export function tightResources(pod: Raw, { requests, limits }: Settings, mode: M
 }
 
 /** What the scheduler counts: all that run at once, or an init container beside the sidecars that started before it. */
-function requestsTogether(pod: Raw, kind: Kind, sidecar: Amount, mode: Mode): Amount {
+function requestsTogether(pod: Raw, kind: Resource, sidecar: Amount, mode: Mode): Amount {
   let lasting = sidecar;
   let started = mode === 'native' ? sidecar : NONE;
   let most = NONE;
@@ -54,7 +53,7 @@ function requestsTogether(pod: Raw, kind: Kind, sidecar: Amount, mode: Mode): Am
 }
 
 /** The API server takes the limit for a request that is not there. */
-function requestOf(container: Raw, kind: Kind): Amount {
+function requestOf(container: Raw, kind: Resource): Amount {
   const amount = rawAt(container, 'resources', 'requests')[kind] ?? rawAt(container, 'resources', 'limits')[kind];
   return amount === undefined ? NONE : amountOf(amount);
 }
@@ -76,7 +75,7 @@ function isMore(amount: Amount, room: Amount): amount is bigint {
   return amount !== undefined && room !== undefined && amount > room;
 }
 
-function written(amount: bigint, kind: Kind): string {
+function written(amount: bigint, kind: Resource): string {
   if (kind === 'cpu') return `${amount}m`;
   const [mebibyte, byte] = [1_000n * 2n ** 20n, 1_000n];
   return amount % mebibyte === 0n ? `${amount / mebibyte}Mi` : String((amount + byte - 1n) / byte);

@@ -2,8 +2,9 @@
  * A pod's annotations → the settings of its sidecar. PURE. A value that is not understood, or an annotation of ours that
  * does not exist, is a problem in one sentence: the pod's author must not believe in a limit that nobody set.
  */
-import { err, ok, type Result } from '../policies/result.ts';
+
 import { nearestOf } from '../policies/nearest.ts';
+import { err, ok, type Result } from '../policies/result.ts';
 import { type Amounts, overLimit, type Resource, type Side, wantedInstead } from './amounts.ts';
 import { bareName, CLIENT_CONFIG, EXCLUDE_CONTAINERS, GROUP, INJECT, isOurs, STATUS, settingName } from './names.ts';
 import type { InjectorOptions } from './options.ts';

@@ -2,11 +2,11 @@
  * What a configuration means, in words: where it listens and leads, who may do what, what is odd about it. For `check`
  * and for what `run` greets with.
  */
-import { basename, dirname } from 'node:path';
+import { basename } from 'node:path';
 import { type PolicyDocument, policySchema } from '../../policies/schema.ts';
 import type { OpenedBundle } from '../bundle/open.ts';
 import type { Loaded } from '../config/assemble.ts';
-import { libraryFolder, type PolicySource } from '../config/policy-source.ts';
+import { isInLibrary, type PolicySource } from '../config/policy-source.ts';
 import { showFile } from '../config/problem.ts';
 import { isLoopback, showAddress } from '../config/quantity.ts';
 import type { Config, ServerConfig } from '../config/schema.ts';
@@ -141,7 +141,7 @@ function showSource(source: PolicySource, bundle: OpenedBundle | undefined): str
 
 /** As a policy names it. */
 export function showPolicyFile(file: string): string {
-  return dirname(file) === libraryFolder() ? `library/${basename(file, '.yaml')}` : showFile(file);
+  return isInLibrary(file) ? `library/${basename(file, '.yaml')}` : showFile(file);
 }
 
 function oddityOf(bundle: OpenedBundle | undefined): string[] {

@@ -1,6 +1,7 @@
 /**
  * What `sidecar check --connect` adds: asks each server for its tools, with its credential, and says which of them
- * each agent will see; and whether the store of shared quota is there. Nothing of it stays: children and sockets are gone when it resolves.
+ * each agent will see; and whether the store of shared quota is there. Nothing of it stays: children and sockets are gone
+ * when it resolves.
  */
 import { isVisible } from '../../policies/decide.ts';
 import type { Subject, Target } from '../../policies/decision.ts';

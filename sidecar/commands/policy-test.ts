@@ -7,10 +7,10 @@ import { type CaseResult, type Coverable, coverageOf, runCase } from '../../poli
 import { ok, type Result } from '../../policies/result.ts';
 import { findCasesFiles, type LoadedCases, loadCases } from '../config/cases-file.ts';
 import { findNamedPolicy } from '../config/named-policy.ts';
-import { type LoadedPolicy, libraryFolder, policyPath } from '../config/policy-source.ts';
+import { isInLibrary, type LoadedPolicy, policyPath } from '../config/policy-source.ts';
 import { type Problem, showFile } from '../config/problem.ts';
-import { problemOf, tellProblems, writeJson, writeLines } from './output.ts';
 import { showPolicyFile } from './configuration-summary.ts';
+import { problemOf, tellProblems, writeJson, writeLines } from './output.ts';
 import { describeDecision, describePart, finderOf, havingPart, placeOf } from './policy-text.ts';
 
 export interface PolicyTestOptions {
@@ -70,7 +70,7 @@ async function defaultPaths(config: string | undefined): Promise<Result<readonly
   const { source } = named.value;
   if (source.kind !== 'path')
     return { ok: false, error: [problemOf('only a policy in a file or folder has cases beside it: name the files')] };
-  const isAlone = dirname(source.path) === libraryFolder() || !/\.ya?ml$/.test(source.path);
+  const isAlone = isInLibrary(source.path) || !/\.ya?ml$/.test(source.path);
   return ok([isAlone ? source.path : dirname(source.path)]);
 }
 
@@ -146,9 +146,8 @@ function coverageIn(ran: readonly { readonly file: LoadedCases; readonly results
 }
 
 function ownPartsOf({ locate }: LoadedPolicy, policyFile: string) {
-  const isOfLibrary = (file: string) => dirname(file) === libraryFolder();
   return (path: readonly (string | number)[]): boolean =>
-    isOfLibrary(policyFile) || !isOfLibrary(locate({ path, at: 'key', message: '' }).file ?? '');
+    isInLibrary(policyFile) || !isInLibrary(locate({ path, at: 'key', message: '' }).file ?? '');
 }
 
 function pathOf({ kind, name }: Coverable, { document }: LoadedPolicy): readonly (string | number)[] {

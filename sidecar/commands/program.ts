@@ -5,8 +5,8 @@
  * Exit codes: 0 ok, 1 the thing asked about is not so, 2 wrong use or wrong configuration.
  */
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
-import { packageVersion } from '../config/package-folder.ts';
 import { nearestOf } from '../../policies/nearest.ts';
+import { packageVersion } from '../config/package-folder.ts';
 import { printable } from './printable.ts';
 
 /** Runs the command that `args` (without node and script) name, and resolves to its exit code. Does not end the process. */

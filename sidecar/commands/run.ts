@@ -1,11 +1,10 @@
 /**
  * `sidecar run`: starts the sidecar, says where it is and what it allows, and runs until it is told to stop.
  */
-import { dirname, join } from 'node:path';
 import { startSidecar } from '../app.ts';
 import type { Loaded } from '../config/assemble.ts';
 import { discoverConfig } from '../config/discover.ts';
-import { packageFolder } from '../config/package-folder.ts';
+import { isInLibrary } from '../config/policy-source.ts';
 import { showFile } from '../config/problem.ts';
 import { createLogger, type LogLevel } from '../telemetry/log.ts';
 import { summarize } from './configuration-summary.ts';
@@ -88,7 +87,7 @@ function howToEnforce({ config, origin, policySource }: Loaded, file: string): s
   if (policySource.kind === 'inline') return `set mode: enforce in ${showFile(origin.file!)} (policy) ${when}`;
   if (policySource.kind === 'bundle') return `set mode: enforce in the policy that is signed for ${file} ${when}`;
   // A file of this package is not for editing.
-  if (dirname(policySource.path) === join(packageFolder(), 'policies', 'library'))
+  if (isInLibrary(policySource.path))
     return `sidecar policy suggest --audit ${showFile(config.audit.path)} --out . writes suggested.yaml from it: name that in ${showFile(origin.file!)} (policy: ./suggested.yaml) ${when}`;
   return `set mode: enforce in ${file} ${when}`;
 }

@@ -2,12 +2,12 @@
  * From an audit record to the request that policy judged then. PURE.
  *
  * What was let through, precisely: a record has `policy` when the policy was asked at all. Then the request was refused
- * when its `reasonKind` is `hidden`, `forbidden` or `argumentsRefused` and no server was asked (no `upstreamMs`: a tool that the server says
- * it does not have is `hidden` too, so as not to tell it from others). With every other outcome it was let through:
- * served (`allow`, or `audit` where enforcing would have refused), stopped by a spent quota (`limit`), or failed
- * (`error`). Not taken for requests, since no policy can change what became of them: whatever was refused before the
- * policy was asked, malformed messages, tools that are not as they were pinned (rule `pin`), methods that the revision does not have, streams that are opened or closed (GET,
- * DELETE), and responses.
+ * when its `reasonKind` is `hidden`, `forbidden` or `argumentsRefused` and no server was asked (no `upstreamMs`: a tool
+ * that the server says it does not have is `hidden` too, so as not to tell it from others). With every other outcome it
+ * was let through: served (`allow`, or `audit` where enforcing would have refused), stopped by a spent quota (`limit`), or
+ * failed (`error`). Not taken for requests, since no policy can change what became of them: whatever was refused before
+ * the policy was asked, malformed messages, tools that are not as they were pinned (`drifted`), methods that the revision
+ * does not have, streams that are opened or closed (GET, DELETE), and responses.
  */
 import type { Recorded, RecordedRequest } from '../../policies/recorded.ts';
 import type { AuditRecord } from './audit-record.ts';
