@@ -3,18 +3,40 @@ import { writeFileSync } from 'node:fs';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { test } from 'node:test';
+import { type TestContext, test } from 'node:test';
 import { type LoadedPolicy, loadPolicy, type PolicySource } from '../../sidecar/config/policy-source.ts';
 import { PolicyFiles } from '../../sidecar/policy-files.ts';
 import { PolicyReload } from '../../sidecar/policy-reload.ts';
 
-test('a load that throws is a refused policy: the last good one stays, and the process lives', async (context) => {
+async function fileIn(context: TestContext) {
   const folder = await mkdtemp(join(tmpdir(), 'policy-reload-'));
   context.after(() => rm(folder, { recursive: true }));
-  const file = join(folder, 'policy.yaml');
+  return { folder, file: join(folder, 'policy.yaml') };
+}
+
+/** The smallest policy there is. */
+async function loadedFile(context: TestContext) {
+  const { folder, file } = await fileIn(context);
   await writeFile(file, 'version: 1\n');
-  const first = await loadPolicy({ kind: 'path', path: file }, {});
-  assert.ok(first.ok);
+  const source: PolicySource = { kind: 'path', path: file };
+  const loaded = await loadPolicy(source, {});
+  assert.ok(loaded.ok);
+  return { folder, file, source, policy: loaded.value };
+}
+
+async function reloadOf(
+  context: TestContext,
+  policy: LoadedPolicy,
+  source: PolicySource,
+  ports: ConstructorParameters<typeof PolicyReload>[2],
+) {
+  const reload = new PolicyReload(policy, await PolicyFiles.open(policy, source, {}), ports);
+  context.after(() => reload.close());
+  return reload;
+}
+
+test('a load that throws is a refused policy: the last good one stays, and the process lives', async (context) => {
+  const { folder, file, policy } = await loadedFile(context);
   const broken: PolicySource = {
     kind: 'inline',
     get value(): LoadedPolicy {
@@ -24,11 +46,10 @@ test('a load that throws is a refused policy: the last good one stays, and the p
     locate: () => assert.fail(),
   };
   const refused: string[] = [];
-  const reload = new PolicyReload(first.value, await PolicyFiles.open(first.value, broken, {}), {
+  const reload = await reloadOf(context, policy, broken, {
     onReloaded: () => assert.fail('nothing was loaded'),
     onRefused: (problems) => refused.push(problems),
   });
-  context.after(() => reload.close());
   const { active } = reload;
   await writeFile(file, 'version: 1\ndefault: allow\n');
   await reload.check();
@@ -38,19 +59,12 @@ test('a load that throws is a refused policy: the last good one stays, and the p
 });
 
 test('a policy that was broken and is as before again is told, so that whoever mends it knows', async (context) => {
-  const folder = await mkdtemp(join(tmpdir(), 'policy-reload-'));
-  context.after(() => rm(folder, { recursive: true }));
-  const file = join(folder, 'policy.yaml');
-  await writeFile(file, 'version: 1\n');
-  const source: PolicySource = { kind: 'path', path: file };
-  const first = await loadPolicy(source, {});
-  assert.ok(first.ok);
+  const { file, source, policy } = await loadedFile(context);
   const told: string[] = [];
-  const reload = new PolicyReload(first.value, await PolicyFiles.open(first.value, source, {}), {
+  const reload = await reloadOf(context, policy, source, {
     onReloaded: ({ version }) => told.push(version),
     onRefused: () => told.push('refused'),
   });
-  context.after(() => reload.close());
   const { version } = reload.active;
   await writeFile(file, 'version: 2\n');
   await reload.check();
@@ -61,17 +75,10 @@ test('a policy that was broken and is as before again is told, so that whoever m
 });
 
 test('a file that is extended and comes later is noticed, and its absence is told once', async (context) => {
-  const folder = await mkdtemp(join(tmpdir(), 'policy-reload-'));
-  context.after(() => rm(folder, { recursive: true }));
-  const file = join(folder, 'policy.yaml');
-  await writeFile(file, 'version: 1\n');
-  const source: PolicySource = { kind: 'path', path: file };
-  const first = await loadPolicy(source, {});
-  assert.ok(first.ok);
+  const { folder, file, source, policy } = await loadedFile(context);
   const refused: string[] = [];
   const ports = { onReloaded: () => {}, onRefused: (problems: string) => refused.push(problems) };
-  const reload = new PolicyReload(first.value, await PolicyFiles.open(first.value, source, {}), ports);
-  context.after(() => reload.close());
+  const reload = await reloadOf(context, policy, source, ports);
 
   await writeFile(file, 'version: 1\nextends: ./later.yaml\n');
   await reload.check();
@@ -89,9 +96,7 @@ test('a file that is extended and comes later is noticed, and its absence is tol
 });
 
 test('files that change again while they are read are not taken half and half, but at rest', async (context) => {
-  const folder = await mkdtemp(join(tmpdir(), 'policy-reload-'));
-  context.after(() => rm(folder, { recursive: true }));
-  const file = join(folder, 'policy.yaml');
+  const { folder, file } = await fileIn(context);
   await writeFile(file, 'first');
   let isSwapped = false;
   const source: PolicySource = {
